@@ -1,0 +1,97 @@
+"""``toolbox compress``: a run folder becomes a smaller one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from paper_toolbox.errors import GateMissed, ParamError
+
+from .. import output
+from ..options import Json, Out, Plugin, Run, Set
+
+if TYPE_CHECKING:
+    from paper_toolbox.artifact import Artifact
+    from paper_toolbox.recipe import Recipe
+
+ROWS = ("accuracy", "rmse", "precision", "parameters", "nonzero", "macs", "onnx_bytes", "latency_ms")
+
+
+def compress(
+    run: Run,
+    plugin: Plugin = None,
+    set_: Set = None,
+    finetune: Annotated[Path | None, typer.Option(metavar="RECIPE", help="Recipe to fine-tune with after each step.")] = None,
+    finetune_epochs: Annotated[int, typer.Option(min=0, help="Epochs after each step; the run's own recipe if none.")] = 0,
+    max_drop: Annotated[float | None, typer.Option(help="Gate: accuracy lost at most, 0.01 is one point.")] = None,
+    min_speedup: Annotated[float | None, typer.Option(help="Gate: latency before / after at least.")] = None,
+    max_size: Annotated[str | None, typer.Option(metavar="BYTES", help="Gate: ONNX file at most, as 500k or 2M.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples of the batch whose latency is measured.")] = 64,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Make the model of a run smaller or faster, by one method or a chain."""
+    from paper_toolbox.artifact import Artifact
+    from paper_toolbox.host import Host
+    from paper_toolbox.recipe import assemble
+
+    host = Host()
+    limit = _bytes(max_size) if max_size else None
+    choices = assemble(host, None, plugin or (), set_ or (), {}).plugins
+    start = Artifact.load(run)
+    recipe = _finetuning(start, finetune, finetune_epochs, host)
+
+    from paper_toolbox.engine.compress import Gates
+    from paper_toolbox.engine.compress import compress as compress_
+
+    try:
+        smaller = compress_(
+            start, choices, out, host, finetune=recipe, gates=Gates(max_drop, min_speedup, limit), batch_size=batch_size
+        )
+    except GateMissed as missed:
+        _show(missed.report, missed.folder, as_json)
+        raise
+    from paper_toolbox.files import read_json
+
+    _show(read_json(smaller.folder / "compress.json"), smaller.folder, as_json)
+
+
+def _finetuning(run: Artifact, recipe: Path | None, epochs: int, host: Any) -> Recipe | None:
+    """The recipe named, or the optimizer and losses of the run itself; None when no fine-tuning is asked for."""
+    from paper_toolbox.recipe import assemble, read_file
+
+    if recipe is None and not epochs:
+        return None
+    if recipe is not None:
+        chosen = assemble(host, read_file(recipe), (), (), {"epochs": epochs or None})
+    else:
+        training = dataclasses.replace(run.recipe.training, epochs=epochs)
+        chosen = dataclasses.replace(run.recipe, training=training)
+    kept = tuple(c for c in chosen.plugins if c.kind in ("optimizer", "loss"))
+    return dataclasses.replace(chosen, plugins=kept)
+
+
+def _show(report: dict[str, Any], folder: Path, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"run": str(folder), **report})
+        return
+    before, after = report["before"], report["after"]
+    rows = []
+    for key in ROWS:
+        if key in before:
+            numbers = isinstance(before[key], int | float) and after[key]
+            show = output.size if key == "onnx_bytes" else output.cell
+            rows.append((key, show(before[key]), show(after[key]), f"{before[key] / after[key]:.2f}×" if numbers else ""))
+    output.print_table(("figure", "before", "after", "ratio"), rows)
+    print(f"run  {folder}")
+
+
+def _bytes(text: str) -> int:
+    units = {"k": 10**3, "m": 10**6, "g": 10**9}
+    number, unit = (text[:-1], text[-1].lower()) if text[-1:].lower() in units else (text, "")
+    try:
+        return int(float(number) * units.get(unit, 1))
+    except ValueError:
+        raise ParamError(f"--max-size {text!r}: write bytes, as 500000, 500k or 2M") from None

@@ -1,0 +1,39 @@
+"""``toolbox registry``: the list of known methods in a checkout of the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from paper_toolbox.errors import ToolboxError
+
+from .. import output
+from ..options import Json
+
+app = typer.Typer(help="Write or check registry.yaml, the cards' tables and the README's list.", no_args_is_help=True)
+Root = Annotated[Path, typer.Argument(metavar="[ROOT]", help="The checkout.")]
+
+
+@app.command()
+def write(root: Root = Path(), as_json: Json = False) -> None:
+    """Write what is generated from the plugins' own files."""
+    from paper_toolbox import registry
+
+    written = [str(path) for path in registry.write(root)]
+    if as_json:
+        output.print_json(written)
+    else:
+        print("\n".join(written) or "all fresh")
+
+
+@app.command()
+def check(root: Root = Path(), as_json: Json = False) -> None:
+    """Fail when something generated is stale."""
+    from paper_toolbox import registry
+
+    stale = registry.check(root)
+    if as_json:
+        output.print_json(stale)
+    if stale:
+        raise ToolboxError(f"stale: {'; '.join(stale)}: run `toolbox registry write`")

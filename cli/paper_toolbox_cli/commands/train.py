@@ -1,0 +1,56 @@
+"""``toolbox train``: a recipe becomes a run folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import output
+from ..options import Json, Out, Plugin, Set
+
+
+def train(
+    recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="YAML recipe; options win over it.")] = None,
+    plugin: Plugin = None,
+    set_: Set = None,
+    model: Annotated[str | None, typer.Option(metavar="SRC", help="mlp, cnn, vit, gpt, module:function, hf:NAME …")] = None,
+    data: Annotated[str | None, typer.Option(metavar="SRC", help="digits, folder:PATH, csv:PATH?target=COLUMN …")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples of a batch, over all processes.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split, the weights, the order.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    teacher: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder of a model to learn from.")] = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    explain_config: Annotated[bool, typer.Option(help="Print each value and where it comes from; train nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model with the methods named."""
+    from paper_toolbox.host import Host
+    from paper_toolbox.recipe import assemble, explain, read_file
+
+    flags = {"model": model, "data": data, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    flags |= {"precision": precision, "device": device, "teacher": str(teacher) if teacher else None}
+    host = Host()
+    chosen = assemble(host, read_file(recipe) if recipe else None, plugin or (), set_ or (), flags)
+    if explain_config:
+        rows = explain(chosen)
+        if as_json:
+            output.print_json([{"name": n, "value": v, "origin": o} for n, v, o in rows])
+        else:
+            output.print_table(("setting", "value", "from"), rows)
+        return
+    from paper_toolbox.engine.train import train as train_
+
+    run = train_(chosen, out, host, resume=resume)
+    if os.environ.get("RANK", "0") != "0":  # several processes: the first one speaks
+        return
+    if as_json:
+        output.print_json({"run": str(run.folder), **run.summary})
+        return
+    rows = [("run", str(run.folder)), *run.figures.items(), ("parameters", run.summary["parameters"])]
+    output.print_table(("figure", "value"), rows)

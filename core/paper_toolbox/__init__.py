@@ -1,0 +1,23 @@
+"""Paper Toolbox: the light contract that plugins build on."""
+
+from .hookspecs import hookimpl
+from .host import method
+from .kinds import Attributor, Compressor, Diagnostic, Loss, Model, Normalizer, Optimizer, Regimen, Solver
+from .method import param
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attributor",
+    "Compressor",
+    "Diagnostic",
+    "Loss",
+    "Model",
+    "Normalizer",
+    "Optimizer",
+    "Regimen",
+    "Solver",
+    "hookimpl",
+    "method",
+    "param",
+]

@@ -1,0 +1,236 @@
+"""Compress: a run folder becomes a smaller one, with the figures before and after."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .. import artifact, needs
+from ..artifact import Artifact
+from ..errors import ArtifactError, GateMissed, NeedError, NothingChanged
+from ..files import write_json
+from ..host import Host
+from ..kit import quant, surgery
+from ..kit.batch import forward
+from ..kit.capture import evaluating
+from ..recipe import Choice, Recipe
+from .data import Batches, Data
+from .evaluate import evaluate, target_scale
+from .fit import Fit
+from .methods import check_needs
+from .objective import plain_loss
+from .onnx_export import export_onnx
+from .onnx_run import latency, run_onnx
+from .progress import Show, shown
+from .restore import load_data, load_model
+from .train import accelerator_of, start
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What the result must reach: accuracy lost at most (a share; rmse: relative), speed-up, ONNX bytes at most."""
+
+    max_drop: float | None = None
+    min_speedup: float | None = None
+    max_size: int | None = None
+
+    def missed(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+        """One line for each gate that ``after`` does not reach."""
+        found = []
+        if self.max_drop is not None and (lost := drop(before, after)) > self.max_drop:
+            found.append(f"drop {lost:.4f} is more than --max-drop {self.max_drop:g}")
+        if self.min_speedup is not None and (gain := before["latency_ms"] / after["latency_ms"]) < self.min_speedup:
+            found.append(f"speed-up {gain:.2f} is less than --min-speedup {self.min_speedup:g}")
+        if self.max_size is not None and after["onnx_bytes"] > self.max_size:
+            found.append(f"{after['onnx_bytes']} bytes are more than --max-size {self.max_size}")
+        return found
+
+
+def drop(before: dict[str, Any], after: dict[str, Any]) -> float:
+    """Accuracy lost, or the relative growth of the rmse."""
+    if "rmse" in before:
+        return float(after["rmse"] / before["rmse"] - 1)
+    return float(before["accuracy"] - after["accuracy"])
+
+
+def compress(
+    run: Artifact,
+    choices: Sequence[Choice],
+    out: Path | None,
+    host: Host,
+    *,
+    finetune: Recipe | None = None,
+    gates: Gates | None = None,
+    batch_size: int = 64,
+    show: Show | None = None,
+) -> Artifact:
+    """Apply ``choices`` in order, fine-tuning as ``finetune`` says after each that changes weights.
+
+    The result and its report are kept even when a gate is missed; then ``GateMissed`` is raised.
+    """
+    folder = out or artifact.free_name(run.folder.with_name("-".join([run.folder.name, *(c.name for c in choices)])))
+    if folder.exists():
+        raise ArtifactError(f"{folder} already exists: choose another --out, or remove it")
+    if not choices:
+        raise NeedError("nothing to compress with: name a compressor with --plugin (see `toolbox list compressor`)")
+    data, original = load_data(run, host), load_model(run, host)
+    methods = _methods(choices, host, data)
+    model, steps = copy.deepcopy(original), []
+    for choice, method in zip(choices, methods, strict=True):
+        model = _step(choice.name, method, model, original, data, run)
+        tuned = None
+        if finetune is not None and quant.planned(model) is None:
+            tuned = _finetune(model, original, finetune, run, data, host, show)
+        steps.append({"name": choice.name, "fields": choice.fields, "finetuned": tuned, **sizes(model, data)})
+    before, after = measure(original, model, data, batch_size)
+    missed = (gates or Gates()).missed(before, after)
+    report = {"before": before, "after": after, "steps": steps, "missed": missed}
+    _write(folder, run, model, choices, data, report, finetune, host)
+    if missed:
+        line = f"{folder} misses its gates: {'; '.join(missed)} (the report is in {folder / 'compress.json'})"
+        raise GateMissed(line, report, folder)
+    return Artifact.load(folder)
+
+
+def _methods(choices: Sequence[Choice], host: Host, data: Data) -> list[Any]:
+    """All methods, built and checked before the first one runs."""
+    methods = []
+    for choice in choices:
+        if choice.kind != "compressor":
+            raise NeedError(f"{choice.name} is a {choice.kind}; compress takes compressors (see `toolbox list compressor`)")
+        methods.append(host.build(choice.name, choice.kind, **choice.fields))
+        check_needs(choice, methods[-1], data.task, teacher=True)
+    return methods
+
+
+def _step(name: str, method: Any, model: nn.Module, original: nn.Module, data: Data, run: Artifact) -> nn.Module:
+    """One method applied; a model that comes back as it was is an error."""
+    settings = run.recipe.training
+    torch.manual_seed(settings.seed)
+    available = {
+        "batches": Batches(data.train, settings.batch_size, seed=settings.seed),
+        "loss": plain_loss(data.task),
+        "teacher": original,
+        "generator": torch.Generator().manual_seed(settings.seed),
+    }
+    before = copy.deepcopy(model.state_dict())
+    edits, planned = surgery.edits(model), quant.planned(model)
+    model = method.compress(model, **needs.supply(method.compress, available, name))
+    after = model.state_dict()
+    same = before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
+    if same and surgery.edits(model) == edits and (quant.planned(model) is None) == (planned is None):
+        raise NothingChanged(f"{name} left the model as it was: there was nothing it could make smaller")
+    return model.eval()
+
+
+def _finetune(
+    model: nn.Module, teacher: nn.Module, recipe: Recipe, run: Artifact, data: Data, host: Host, show: Show | None
+) -> dict[str, Any]:
+    """Train ``model`` in place as ``recipe`` says, on the run's own data."""
+    own = run.recipe.training
+    training = dataclasses.replace(
+        recipe.training, data=own.data, model=own.model, validation=own.validation, seed=own.seed
+    )
+    recipe = dataclasses.replace(recipe, training=training)
+    accelerator = accelerator_of(recipe)
+    session = start(recipe, host, data, model.train(), accelerator, teacher=teacher.to(accelerator.device))
+    fit = Fit(session, None, show or shown())
+    figures = fit.run()
+    model.load_state_dict(fit.best_state)
+    model.cpu().eval()
+    teacher.cpu()
+    return figures
+
+
+def measure(original: nn.Module, model: nn.Module, data: Data, batch_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures before and after: metric, parameters, MACs, ONNX bytes, and latency of one batch, interleaved."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{name}.onnx" for name in ("before", "after")]
+        for path, each in zip(paths, (original, model), strict=True):
+            rows.append(_row(each, path, data, batch_size))
+        inputs, _ = next(iter(Batches(data.validation, batch_size)))
+        for row, figures in zip(rows, latency(paths, inputs), strict=True):
+            row["latency_ms"] = figures["p50_ms"]
+    return rows[0], rows[1]
+
+
+def _row(model: nn.Module, path: Path, data: Data, batch_size: int) -> dict[str, Any]:
+    quantized = quant.planned(model) is not None
+    precision = "int8" if quantized else "fp32"
+    calibration = Batches(data.train, batch_size)
+    metadata = {"preprocessing": "{}"}
+    export_onnx(model, data.task, calibration, path, precision=precision, metadata=metadata)
+    scale = target_scale(data.preprocessing)
+    found = run_onnx(path, Batches(data.validation, 256), provider="cpu", task=data.task, scale=scale)
+    metric = data.task.metric
+    return {metric: found[metric], "precision": precision, **sizes(model, data), "onnx_bytes": onnx_bytes(path)}
+
+
+def onnx_bytes(path: Path) -> int:
+    """Size of the file with its external data."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+
+
+def sizes(model: nn.Module, data: Data) -> dict[str, int]:
+    """Parameters, those that are not zero once folded, and multiply-accumulates of one sample."""
+    folded = surgery.fold(copy.deepcopy(model))
+    weights = [p.detach() for p in folded.parameters()]
+    inputs, _ = data.validation.take(torch.tensor([0]))
+    counter = FlopCounterMode(display=False)
+    with counter, evaluating(folded), torch.no_grad():
+        forward(folded, inputs)
+    return {
+        "parameters": sum(w.numel() for w in weights),
+        "nonzero": sum(int(w.count_nonzero()) for w in weights),
+        "macs": counter.get_total_flops() // 2,
+    }
+
+
+def _write(
+    folder: Path,
+    run: Artifact,
+    model: nn.Module,
+    choices: Sequence[Choice],
+    data: Data,
+    report: dict[str, Any],
+    finetune: Recipe | None,
+    host: Host,
+) -> None:
+    """The new run folder; its recipe is the one that trained the model, its chain stands in compress.json."""
+    artifact.create(folder)
+    artifact.write_recipe(folder, run.recipe)
+    artifact.write_history(folder, run.history())
+    plan = quant.planned(model)
+    artifact.write_structure(folder, surgery.edits(model), plan[0].to_json() if plan else None)
+    if plan is not None:
+        quant.write_samples(folder, plan[1])
+    artifact.write_weights(folder, model.state_dict())
+    chain = [*run.summary.get("chain", []), *({"name": c.name, "fields": c.fields} for c in choices)]
+    write_json(folder / "compress.json", report | {"finetune": finetune.to_dict() if finetune else None})
+    batches = Batches(data.validation, 256)
+    figures = evaluate(model, batches, data.task, target_scale(data.preprocessing))
+    if plan is not None:  # what the integer file reaches, not the float model it is made from
+        figures = {data.task.metric: report["after"][data.task.metric]}
+    summary_ = {
+        **run.summary,
+        "stage": "compress",
+        "parent": str(run.folder),
+        "chain": chain,
+        "figures": figures,
+        "parameters": report["after"]["parameters"],
+        "accepted": not report["missed"],
+        "plugins": [*run.summary["plugins"], *artifact.provenance(choices)],
+        "environment": artifact.environment(),
+    }
+    artifact.write_summary(folder, summary_)
+    host.manager.hook.run_finished(summary=summary_)

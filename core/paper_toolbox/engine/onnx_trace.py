@@ -1,0 +1,135 @@
+"""From a PyTorch model to an ONNX program with a dynamic batch; what does not translate is named by its layer."""
+
+from __future__ import annotations
+
+import ast
+import traceback
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor, fx, nn
+
+from ..errors import ExportError
+from ..kit.batch import Inputs, forward, tensors
+from ..task import Task
+from .onnx_session import one_line, quiet
+
+OUTPUT = "outputs"
+_PREFIX = "model."
+
+
+class Flat(nn.Module):
+    """A model that takes its inputs one by one, in the task's order, and gives one tensor."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.layout = task.layout
+        self.names = [spec.name for spec in task.inputs]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if self.layout == "dict":
+            return forward(self.model, dict(zip(self.names, inputs, strict=True)))
+        return forward(self.model, inputs[0] if self.layout == "tensor" else inputs)
+
+
+def trace(model: nn.Module, task: Task, inputs: Inputs, opset: int | None) -> torch.onnx.ONNXProgram:
+    """The ONNX program of ``model``; ``inputs`` hold at least two samples, for one would be taken as fixed."""
+    flat = Flat(model, task)
+    batch = torch.export.Dim("batch")
+    shapes = {"inputs": tuple({0: batch} for _ in flat.names)}
+    arguments = _arguments(inputs, task)
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.export.export(flat, arguments, dynamic_shapes=shapes, strict=False)
+            names = {"input_names": flat.names, "output_names": [OUTPUT]}
+            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False, **names)
+    except Exception as error:  # torch raises whatever the model's own code raises; it is named and chained
+        raise ExportError(_explain(error, flat)) from error
+    if exported is None:
+        raise ExportError("torch.onnx gave no program")
+    _check(exported.model, opset)
+    tidy(exported.model)
+    return exported
+
+
+def _arguments(inputs: Inputs, task: Task) -> tuple[Tensor, ...]:
+    if isinstance(inputs, dict):
+        return tuple(inputs[spec.name] for spec in task.inputs)
+    return tuple(tensors(inputs))
+
+
+def _check(model: ir.Model, opset: int | None) -> None:
+    for value in model.graph.inputs:
+        if value.shape is not None and isinstance(value.shape[0], int):
+            raise ExportError(f"the model only takes batches of {value.shape[0]}: input {value.name!r} lost its batch axis")
+    found = model.opset_imports.get("")
+    if opset is not None and found != opset:
+        raise ExportError(f"--opset {opset} cannot be written: the model needs {found}")
+
+
+def _explain(error: BaseException, model: nn.Module) -> str:
+    """``layer body.1 (Twist): the operator toy.twist.default …``, dug out of the frames of a chain of errors."""
+    paths = {id(layer): path for path, layer in model.named_modules()}
+    links = [error]
+    while cause := links[-1].__cause__ or links[-1].__context__:
+        links.append(cause)
+    path, operator = "", ""
+    for link in links:
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            owner, node = frame.f_locals.get("self"), frame.f_locals.get("node")
+            path = paths.get(id(owner), path) if isinstance(owner, nn.Module) else path
+            if isinstance(node, fx.Node) and node.op == "call_function":
+                path, operator = _owner(node) or path, str(node.target)
+    path = path.removeprefix(_PREFIX)
+    name = type(model.get_submodule(_PREFIX + path)).__name__ if path else type(model.get_submodule("model")).__name__
+    where = f"layer {path} ({name})" if path not in ("", "model") else f"the model ({name})"
+    what = f"the operator {operator} has no ONNX form" if operator else one_line(links[-1]).split(" Caused by")[0]
+    return f"{where} cannot be exported: {what}"
+
+
+def _owner(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    return next((path for path, _ in reversed(stack.values())), "")
+
+
+def tidy(model: ir.Model) -> None:
+    """Nodes named by their layers; constant shapes; no stack traces with the paths of this machine."""
+    for node in model.graph.all_nodes():
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+        layer = scopes[-2].removeprefix(_PREFIX) if len(scopes) > 1 else ""
+        node.name = f"{layer}/{(node.name or node.op_type).removeprefix('node_')}"
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for weight in list(model.graph.initializers.values()):
+        weight.metadata_props.clear()
+        weight.name = (weight.name or "").removeprefix(_PREFIX)
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    for node in model.graph:
+        if node.op_type == "Reshape":
+            _fix_shape(model.graph, node)
+    RemoveUnusedNodesPass()(model)
+
+
+def _fix_shape(graph: ir.Graph, reshape: ir.Node) -> None:
+    """(batch, 16, 3) of Shape and Concat nodes -> the constant (-1, 16, 3): GPUs leave shape arithmetic to the CPU."""
+    source = reshape.inputs[1].producer() if reshape.inputs[1] is not None else None
+    if source is None or source.op_type != "Concat":
+        return
+    parts: list[Any] = [None if v is None or v.const_value is None else v.const_value.numpy() for v in source.inputs]
+    dynamic = [v.producer() for v, part in zip(source.inputs, parts, strict=True) if part is None and v is not None]
+    if len(dynamic) != 1 or dynamic[0] is None or dynamic[0].op_type != "Shape" or "end" not in dynamic[0].attributes:
+        return
+    start = dynamic[0].attributes.get_int("start", 0)
+    if dynamic[0].attributes.get_int("end") != start + 1 or any(p is not None and (p <= 0).any() for p in parts):
+        return
+    shape = np.concatenate([np.array([-1]) if p is None else p for p in parts]).astype(np.int64)
+    value = ir.Value(name=f"{reshape.name}_shape", const_value=ir.tensor(shape))
+    graph.register_initializer(value)
+    reshape.replace_input_with(1, value)

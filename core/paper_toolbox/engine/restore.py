@@ -1,0 +1,43 @@
+"""Rebuild the model of a run folder: the recipe's model, the recorded edits, the weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .. import artifact, catalog
+from ..artifact import Artifact
+from ..errors import ArtifactError
+from ..host import Host
+from ..kit import quant, surgery
+from .data import Data, open_data
+from .models import open_model
+
+
+def load_model(run: Artifact, host: Host) -> nn.Module:
+    """The trained model in evaluation mode, on the CPU."""
+    model = open_model(run.recipe.training.model or "", run.task, host)
+    trusted = {card.entry.module for card in catalog.cards()}
+    surgery.apply_edits(model, run.structure["edits"], trusted)
+    try:
+        model.load_state_dict(artifact.read_weights(run.folder))
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{run.weights} does not fit the model of {run.folder}/recipe.yaml: {why}") from None
+    if (plan := run.structure.get("quantization")) is not None:
+        quant.plan_int8(model, quant.QuantPlan.from_json(plan), quant.read_samples(run.folder))
+    return model.eval()
+
+
+def load_data(run: Artifact, host: Host, source: str | None = None) -> Data:
+    """The run's own data and split, or ``source`` treated alike; then all of it is the validation part."""
+    settings = run.recipe.training
+    preprocessing = run.summary["preprocessing"]
+    if source is None or source == settings.data:
+        return open_data(
+            settings.data, seed=settings.seed, validation=settings.validation, preprocessing=preprocessing, host=host
+        )
+    data = open_data(source, seed=settings.seed, validation=1, preprocessing=preprocessing, host=host)
+    if data.task.inputs != run.task.inputs:
+        shapes = [[f"{spec.name} {spec.shape} {spec.dtype}" for spec in t.inputs] for t in (run.task, data.task)]
+        raise ArtifactError(f"{run.folder} was trained on {', '.join(shapes[0])}; {source} has {', '.join(shapes[1])}")
+    return data

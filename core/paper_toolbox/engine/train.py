@@ -1,0 +1,184 @@
+"""Train: a recipe becomes a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from .. import artifact, needs
+from ..artifact import Artifact
+from ..errors import ArtifactError, NeedError, NothingChanged
+from ..host import Host
+from ..kit import surgery
+from ..kit.batch import forward
+from ..recipe import Recipe
+from .data import Batches, Data, open_data
+from .fit import Fit, Session
+from .methods import Methods, gather
+from .models import default_model, open_model
+from .objective import IGNORED, Objective, plain_loss
+from .pictures import learning_curve
+from .progress import Show, Silent, shown
+from .restore import load_model
+
+
+def train(recipe: Recipe, out: Path | None, host: Host, *, resume: bool = False, show: Show | None = None) -> Artifact:
+    """Train as ``recipe`` says into the new folder ``out``; ``resume`` continues the run that ``out`` holds."""
+    if resume and (out is None or not out.is_dir()):
+        raise ArtifactError(f"nothing to resume in {out}" if out else "--resume needs --out FOLDER, the run to continue")
+    if resume and out is not None and (out / "summary.json").exists():
+        return Artifact.load(out)
+    recipe = artifact.read_recipe(out) if resume and out is not None else recipe
+    if out is not None and not resume and out.exists():
+        raise ArtifactError(f"{out} already exists: choose another --out, remove it, or continue it with --resume")
+    accelerator = accelerator_of(recipe)
+    torch.manual_seed(recipe.training.seed)
+    data = open_data(recipe.training.data, seed=recipe.training.seed, validation=recipe.training.validation, host=host)
+    source = recipe.training.model or default_model(data.task)
+    recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, model=source))
+    session = start(recipe, host, data, None, accelerator)
+    folder = out or artifact.free_name(Path("runs") / _name(recipe))
+    main = accelerator.is_main_process
+    if main and not resume:
+        artifact.create(folder)
+        artifact.write_recipe(folder, recipe)
+    accelerator.wait_for_everyone()
+    fit = Fit(session, folder, (show or shown()) if main else Silent())
+    if resume:
+        fit.restore()
+    figures = fit.run()
+    if main:
+        _finish(folder, session, figures, fit)
+    accelerator.wait_for_everyone()
+    return Artifact.load(folder)
+
+
+def start(
+    recipe: Recipe, host: Host, data: Data, model: nn.Module | None, accelerator: Accelerator, *, teacher: Any = None
+) -> Session:
+    """Build and check everything a run needs; ``model`` None builds and edits the recipe's own."""
+    settings = recipe.training
+    if teacher is None and settings.teacher is not None:
+        teacher = _teacher(Path(settings.teacher), data, host, accelerator.device)
+    methods = gather(recipe, host, data.task, teacher=teacher is not None)
+    world, rank = accelerator.num_processes, accelerator.process_index
+    batches = Batches(
+        data.train, settings.batch_size, seed=settings.seed, device=accelerator.device, rank=rank, world=world
+    )
+    if model is None:
+        model = open_model(settings.model or default_model(data.task), data.task, host)
+        model = _edited(model, methods, data, settings.batch_size)
+    model.to(accelerator.device)
+    padded = data.task.kind == "tokens" and bool((data.train.targets == IGNORED).any())
+    objective = Objective(methods.losses, data.task, model, teacher, padded).to(accelerator.device)
+    _check_processes(methods, objective, world, settings.precision)
+    wrapped = accelerator.prepare_model(model) if world > 1 or settings.precision != "fp32" else model
+    optimizer, closure = _optimizer(methods, model, objective, recipe, len(batches))
+    if settings.precision == "fp16":
+        optimizer = accelerator.prepare_optimizer(optimizer)
+    return Session(recipe, host, data, model, wrapped, objective, optimizer, closure, accelerator, batches)
+
+
+def _edited(model: nn.Module, methods: Methods, data: Data, batch_size: int) -> nn.Module:
+    """The fresh model with the run's normalizers and pruning at initialisation."""
+    batches = Batches(data.train, batch_size)
+    available = {"batches": batches, "loss": plain_loss(data.task), "generator": torch.Generator().manual_seed(0)}
+    for name, normalizer in methods.normalizers:
+        before = surgery.edits(model)
+        model = normalizer.apply(model, **needs.supply(normalizer.apply, available, name))
+        if surgery.edits(model) == before:
+            raise NothingChanged(f"{name} changed nothing in {type(model).__name__}")
+    for name, compressor in methods.compressors:
+        model = compressor.compress(model, **needs.supply(compressor.compress, available, name))
+    with torch.no_grad():  # one forward, so that a misfit shows before the run starts
+        inputs, _ = next(iter(Batches(data.train, min(2, batch_size), limit=2)))
+        training = model.training
+        forward(model.eval(), inputs)
+        model.train(training)
+    return model
+
+
+def _optimizer(
+    methods: Methods, model: nn.Module, objective: Objective, recipe: Recipe, batches: int
+) -> tuple[torch.optim.Optimizer, str]:
+    params = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
+    if methods.optimizer is None:
+        return torch.optim.AdamW(params), "none"
+    settings = recipe.training
+    steps = -(-batches // settings.accumulate) * settings.epochs
+    available = {"model": model, "steps_total": steps, "engine": settings.engine}
+    build = methods.optimizer.build
+    return build(params, **needs.supply(build, available)), methods.optimizer.closure
+
+
+def _check_processes(methods: Methods, objective: Objective, world: int, precision: str) -> None:
+    closure = methods.optimizer.closure if methods.optimizer else "none"
+    if world > 1 and any(True for _ in objective.parameters()):
+        raise NeedError(f"{', '.join(objective.states)}: a loss with parameters of its own trains in one process only")
+    if world > 1 and closure == "loss":
+        raise NeedError("an optimizer without gradients trains in one process only: its random directions are not shared")
+    if precision == "fp16" and closure != "none":
+        raise NeedError("an optimizer that evaluates the loss itself cannot scale it for fp16: use --set precision=bf16")
+
+
+def _teacher(folder: Path, data: Data, host: Host, device: torch.device) -> nn.Module:
+    teacher = Artifact.load(folder)
+    if (teacher.task.kind, teacher.task.outputs) != (data.task.kind, data.task.outputs):
+        raise NeedError(f"teacher {folder} gives {teacher.task.outputs} outputs, this data has {data.task.outputs}")
+    return load_model(teacher, host).to(device).eval().requires_grad_(False)
+
+
+def accelerator_of(recipe: Recipe) -> Accelerator:
+    from accelerate.state import AcceleratorState
+
+    settings = recipe.training
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise NeedError("device = cuda: this machine has no usable CUDA GPU; take device=cpu or auto")
+    if settings.device == "mps" and not torch.backends.mps.is_available():
+        raise NeedError("device = mps: this machine has no Apple GPU; take device=cpu or auto")
+    cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_gpu())
+    if settings.precision == "fp16" and cpu:
+        raise NeedError("precision = fp16 trains on a GPU only: take bf16, which runs on CPUs too")
+    # One process may run several recipes: accelerate keeps the first one's precision unless told to forget it.
+    AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
+    return Accelerator(cpu=cpu, mixed_precision={"fp32": "no"}.get(settings.precision, settings.precision))
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _finish(folder: Path, session: Session, figures: dict[str, Any], fit: Fit) -> None:
+    """Everything but the summary first: its presence says that the rest is whole."""
+    artifact.write_structure(folder, surgery.edits(session.model))
+    learning_curve(fit.at.history, folder / "learning_curve.png")
+    artifact.write_summary(folder, summary("train", session, figures, seconds=round(fit.at.seconds, 3)))
+    session.host.manager.hook.run_finished(summary=figures)
+
+
+def summary(stage: str, session: Session, figures: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What summary.json holds for a trained model."""
+    parameters = sum(p.numel() for p in session.model.parameters())
+    return {
+        "stage": stage,
+        "task": artifact.task_to_json(session.data.task),
+        "preprocessing": session.data.preprocessing,
+        "figures": figures,
+        "parameters": parameters,
+        "plugins": artifact.provenance(session.recipe.plugins),
+        "environment": artifact.environment(),
+        **more,
+    }
+
+
+def _name(recipe: Recipe) -> str:
+    """``digits-cnn-adamp``, of letters that every file system takes."""
+    settings = recipe.training
+    words = [settings.data, settings.model or "", *(c.name for c in recipe.plugins)]
+    return "-".join("".join(c if c.isalnum() or c == "_" else "-" for c in w.split("?")[0].split("/")[-1]) for w in words)

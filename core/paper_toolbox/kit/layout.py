@@ -1,0 +1,51 @@
+"""Show tensors to a rule in the shape it is written for, sharing memory wherever the strides allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+View = Literal["flat", "rows", "tensor"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How tensors like ``p`` are seen: axes permuted by ``order`` so that memory runs forward, then ``shape``."""
+
+    order: tuple[int, ...] | None
+    shape: tuple[int, ...]
+
+    def show(self, x: Tensor) -> Tensor:
+        """x in the layout's shape: a plain tensor on the same memory, else a copy."""
+        return (x if self.order is None else x.permute(self.order)).reshape(self.shape).data
+
+    def put_back(self, seen: Tensor, x: Tensor) -> None:
+        """Copy ``seen`` into x, unless it is x's own memory."""
+        if seen.data_ptr() != x.data_ptr():
+            axes = x if self.order is None else x.permute(self.order)
+            axes.copy_(seen.reshape(axes.shape))
+
+
+def layout_of(p: Tensor, view: View) -> Layout:
+    """The layout in which a rule of ``view`` sees ``p``; rows keep axis 0 in front."""
+    kept = p.ndim if view == "tensor" else int(view == "rows" and p.ndim > 1)
+    shape = tuple(p.shape) if view == "tensor" else (*p.shape[:kept], -1)
+    if view == "tensor" or p.is_contiguous():
+        return Layout(None, shape)
+    return Layout((*range(kept), *sorted(range(kept, p.ndim), key=lambda axis: -p.stride(axis))), shape)
+
+
+def show(p: Tensor, grad: Tensor, state: dict[str, Any], layout: Layout) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """``p``, ``grad`` and the state tensors shaped like ``p`` in the layout; the rest of the state as it is."""
+    seen = {k: layout.show(x) if isinstance(x, Tensor) and x.shape == p.shape else x for k, x in state.items()}
+    return layout.show(p), layout.show(grad), seen
+
+
+def put_back(p: Tensor, state: dict[str, Any], seen_p: Tensor, seen: dict[str, Any], layout: Layout) -> None:
+    """Write into ``p`` and ``state`` what ``update`` changed in copies, or put in place of a state tensor."""
+    layout.put_back(seen_p, p)
+    for name, x in state.items():
+        if isinstance(x, Tensor) and seen[name] is not x:
+            layout.put_back(seen[name], x) if x.shape == p.shape else x.copy_(seen[name])

@@ -1,0 +1,141 @@
+"""Write an optimizer as the update of one tensor; groups, schedules, checkpoints and speed are here, once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError, NeedError, ParamError
+from ..kinds import Optimizer
+from .layout import View, layout_of, put_back, show
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(Optimizer):
+    """An optimizer given by ``init`` (the state of one tensor) and ``update`` (one step of one tensor).
+
+    ``view`` is the shape in which ``update`` sees ``p``, ``grad`` and the state tensors shaped like ``p``:
+    ``flat`` for elementwise rules (any shape); ``rows`` for rules that look at one output unit at a time:
+    (O, I), or (N,) when ``p`` has at most one axis; ``tensor`` as it is.
+    """
+
+    view: ClassVar[View] = "flat"
+
+    @abstractmethod
+    def init(self, p: Tensor) -> dict[str, Tensor]:
+        """The state kept for ``p`` (its own shape, not the view's)."""
+
+    @abstractmethod
+    def update(self, p: Tensor, grad: Tensor, state: State) -> None:
+        """Change ``p`` and ``state`` in place; ``grad`` stays as it is.
+
+        ``self`` carries the group's current values, ``state["step"]`` counts from 1. Use ``torch.where`` for what
+        depends on a tensor's values; ordinary Python may depend on anything else.
+        """
+
+    def build(self, params: Iterable[Any], *, engine: Literal["eager", "compiled"] = "eager") -> torch.optim.Optimizer:
+        """``engine``: op by op, or ``compiled`` into few fused kernels; both give the same numbers."""
+        return RuleOptimizer(self, params, engine)
+
+
+class Engine(Protocol):
+    """Runs one update on tensors that are already in the rule's view."""
+
+    def __call__(self, rule: Rule, p: Tensor, grad: Tensor, state: State) -> None: ...
+
+
+def eager(rule: Rule, p: Tensor, grad: Tensor, state: State) -> None:
+    """The update as it is written."""
+    rule.update(p, grad, state)
+
+
+def engine_of(name: str) -> Engine:
+    """The engine called ``name``; torch's compiler is imported only when it is asked for."""
+    if name == "eager":
+        return eager
+    if name == "compiled":
+        from .compiled import Compiled
+
+        return Compiled()
+    raise ParamError(f"engine = {name!r}: must be 'eager' or 'compiled'")
+
+
+class RuleOptimizer(torch.optim.Optimizer):
+    """Runs a rule over parameter groups; the group's keys named like fields override them."""
+
+    def __init__(self, rule: Rule, params: Iterable[Any], engine: str) -> None:
+        self.rule, self.engine, self.run = rule, engine, engine_of(engine)
+        self.seen: dict[int, tuple[tuple[Any, ...], Rule]] = {}
+        groups = list(params)
+        if not groups:
+            raise ModelError(f"{type(rule).__name__} was given no parameters: is the model empty or wholly frozen?")
+        super().__init__(groups, {f.name: getattr(rule, f.name) for f in fields(rule)})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch does, with the group's values checked like fields."""
+        given = {f.name: param_group[f.name] for f in fields(self.rule) if f.name in param_group}
+        checked = type(self.rule).from_options(given)
+        super().add_param_group(param_group | {name: getattr(checked, name) for name in given})
+        for p in self.param_groups[-1]["params"]:
+            if not p.is_floating_point():
+                raise ModelError(f"{type(self.rule).__name__} takes real floating-point parameters, not {p.dtype}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch overloads it
+        """One step of every tensor that has a gradient; returns what ``closure`` returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for number, group in enumerate(self.param_groups):
+            rule = self._current(number, group)
+            for p in group["params"]:
+                if p.grad is not None and p.numel():
+                    self._update(rule, p, p.grad)
+        return loss
+
+    def _update(self, rule: Rule, p: Tensor, grad: Tensor) -> None:
+        if grad.layout is not torch.strided:
+            raise NeedError(f"{type(rule).__name__} takes dense gradients, not sparse ones: build embeddings with sparse=False")
+        state = self.state[p]
+        if not state:
+            state["step"] = 0
+            state.update(rule.init(p))
+        state["step"] += 1
+        layout = layout_of(p, rule.view)
+        seen_p, seen_grad, seen = show(p, grad, state, layout)
+        self.run(rule, seen_p, seen_grad, seen)
+        put_back(p, state, seen_p, seen, layout)
+
+    def _current(self, number: int, group: dict[str, Any]) -> Rule:
+        """The rule with this group's values; made anew only when one of them changed."""
+        values = tuple(group[f.name] for f in fields(self.rule))
+        if number not in self.seen or self.seen[number][0] != values:
+            rule = object.__new__(type(self.rule))  # skips the validation: schedules may leave a field's bounds
+            rule.__dict__.update({f.name: v for f, v in zip(fields(rule), values, strict=True)})
+            self.seen[number] = (values, rule)
+        return self.seen[number][1]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch does, but every state tensor keeps the dtype it was saved in."""
+        super().load_state_dict(state_dict)
+        places = (p for group in self.param_groups for p in group["params"])
+        numbers = (i for group in state_dict["param_groups"] for i in group["params"])
+        for number, p in zip(numbers, places, strict=True):
+            for name, saved in state_dict["state"].get(number, {}).items():
+                if isinstance(saved, Tensor) and saved.dtype != self.state[p][name].dtype:
+                    self.state[p][name] = saved.to(p.device, copy=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"rule": self.rule, "engine": self.engine}  # type: ignore[no-untyped-call]  # torch's
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.run, self.seen = engine_of(self.engine), {}

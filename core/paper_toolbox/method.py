@@ -1,0 +1,156 @@
+"""A method is a frozen dataclass: its fields are the hyper-parameters, one verb does the work."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from .errors import ParamError
+
+
+def param(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    search: tuple[float, float] | None = None,
+) -> Any:
+    """Declare a hyper-parameter once: default, meaning, bounds, and the range worth searching.
+
+    ``low`` and ``high`` are closed bounds, ``above`` and ``below`` open ones; on a tuple they hold for every item.
+    """
+    bounds = {"ge": low, "le": high, "gt": above, "lt": below}
+    metadata = {"doc": doc, "bounds": {k: v for k, v in bounds.items() if v is not None}, "search": search}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """What a declaration says, ready to print: ``bounds`` reads like ``≥ 0, < 1``."""
+
+    name: str
+    type: str
+    default: str
+    bounds: str
+    doc: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A frozen dataclass whose values are converted and checked against their declarations."""
+
+    def __post_init__(self) -> None:
+        checked = _validate(type(self), {f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], name: str | None = None) -> Self:
+        """Build from command-line or YAML values; ``name`` is what the messages call it."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for option in options:
+            if option not in known:
+                near = difflib.get_close_matches(option, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                has = ", ".join(known) or "no fields"
+                raise ParamError(f"{name or cls.__name__} has no field {option!r}{hint} (it has {has})")
+        try:
+            return cls(**options)
+        except ParamError as error:
+            raise ParamError(str(error).replace(f"{cls.__name__}.", f"{name}.", 1) if name else str(error)) from None
+
+    def options(self) -> dict[str, Any]:
+        """The fields as YAML and JSON can write them; ``from_options`` reads them back."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def fields(cls) -> list[Field]:
+        """The declarations in order, for tables and completion."""
+        hints = get_type_hints(cls)
+        return [
+            Field(f.name, _type_name(hints[f.name]), _show(f.default), _bounds(f), f.metadata.get("doc", ""))
+            for f in dataclasses.fields(cls)
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method(Settings):
+    """Base of every kind."""
+
+
+_SIGNS = {"ge": "≥", "le": "≤", "gt": ">", "lt": "<"}
+
+
+def _bounds(field: dataclasses.Field[Any]) -> str:
+    return ", ".join(f"{_SIGNS[k]} {v:g}" for k, v in field.metadata.get("bounds", {}).items())
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join("none" if a is type(None) else _type_name(a) for a in get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _validate(cls: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
+    from pydantic import ValidationError
+
+    try:
+        checked: dict[str, Any] = _adapter(cls).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        doc = next(f.metadata.get("doc", "") for f in dataclasses.fields(cls) if f.name == name)
+        said = first["msg"].replace("Value error, ", "").replace("Input should", "must")
+        raise ParamError(f"{cls.__name__}.{name} = {values[name]!r}: {said}" + (f" ({doc})" if doc else "")) from None
+    return checked
+
+
+@functools.cache
+def _adapter(cls: type[Settings]) -> Any:
+    """The pydantic validator of a class's fields; pydantic is imported when the first method is built."""
+    from pydantic import BeforeValidator, ConfigDict, TypeAdapter
+    from pydantic import Field as Constraint
+    from typing_extensions import TypedDict
+
+    hints = get_type_hints(cls)
+
+    def bounded(hint: Any, bounds: dict[str, float]) -> Any:
+        """``hint`` with the bounds on every number in it."""
+        if get_origin(hint) is tuple:
+            items = tuple(a if a is Ellipsis else bounded(a, bounds) for a in get_args(hint))
+            return Annotated[tuple[items], BeforeValidator(_split)]  # type: ignore[valid-type]  # built at run time
+        if get_origin(hint) in (Union, UnionType):
+            arms = tuple(a if a is type(None) else bounded(a, bounds) for a in get_args(hint))
+            return Annotated[Union[arms], BeforeValidator(_none)]
+        return Annotated[hint, Constraint(**bounds)]
+
+    config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True, strict=False)
+    shape = {f.name: bounded(hints[f.name], f.metadata.get("bounds", {})) for f in dataclasses.fields(cls)}
+    typed = TypedDict(cls.__name__, shape)  # type: ignore[operator]  # functional form with run-time keys
+    typed.__pydantic_config__ = config
+    return TypeAdapter(typed)
+
+
+def _split(value: Any) -> Any:
+    """``"0.9,0.999"`` from the command line as two items."""
+    if isinstance(value, str):
+        value = [item.strip() for item in value.strip("()[] ").split(",") if item.strip()]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _none(value: Any) -> Any:
+    return None if isinstance(value, str) and value.lower() in ("none", "null") else value

@@ -1,0 +1,163 @@
+"""What every loss must do; a plugin's test subclasses ``LossSuite`` and names its method."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from .. import needs
+from ..errors import ToolboxError
+from ..kinds import Loss
+from ..task import Task, TensorSpec
+
+N, C, D = 12, 5, 6
+Leaves = list[Tensor]
+
+
+class LossSuite:
+    """The knobs a paper may honestly turn are the class attributes."""
+
+    method: Loss
+    kind: str | None = None  #: the kind of task to test on; None: the first that the method names
+    per_sample = True  #: whether the loss is a mean of terms of one sample each
+    batch_of_one: type[ToolboxError] | None = None  #: the documented error, when one sample is too few
+    steps, lr = 200, 0.1  #: Adam's, to minimise the loss over free logits, features and weights
+
+    def supplies(self, targets: Tensor, dtype: torch.dtype, scale: float = 1.0) -> dict[str, Any]:
+        """Whatever a loss may ask for, by name; the teacher is right on every sample."""
+        n = len(targets)
+        draw = torch.Generator().manual_seed(1)
+        model = nn.Sequential(nn.Linear(D, 7), nn.Tanh(), nn.Linear(7, C))
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(torch.randn(p.shape, generator=draw))
+        right = nn.functional.one_hot(targets, C) * 4.0 if targets.ndim == 1 else targets
+        noise = torch.randn(n, C, generator=draw, dtype=torch.float64)
+        tensors = {"features": torch.randn(n, D, generator=draw), "inputs": torch.randn(n, D, generator=draw)}
+        tensors |= {"teacher_logits": right + noise, "teacher_features": torch.randn(n, 8, generator=draw)}
+        given: dict[str, Any] = {name: (scale * x).to(dtype) for name, x in tensors.items()}
+        given["features"].requires_grad_()
+        given |= {"index": torch.arange(n), "groups": torch.arange(n) % 2, "model": model.to(dtype), "step": 3}
+        return given | {"steps_total": 10, "progress": 0.5, "generator": torch.Generator().manual_seed(0)}
+
+    def batch(self, n: int = N, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        """logits (n, C), targets (n,) int64; regression: both (n, C)."""
+        draw = torch.Generator().manual_seed(0)
+        logits = torch.randn(n, C, generator=draw, dtype=torch.float64).to(dtype)
+        if (self.kind or self.method.tasks[0]) == "regression":
+            return logits.requires_grad_(), torch.randn(n, C, generator=draw, dtype=torch.float64).to(dtype)
+        return logits.requires_grad_(), torch.arange(n) % C
+
+    def ready(self, logits: Tensor, targets: Tensor, **given: Any) -> tuple[Callable[..., Tensor], Leaves]:
+        """The loss as a function of nothing, and the tensors that it may send gradients to."""
+        torch.manual_seed(0)
+        kind: Any = self.kind or self.method.tasks[0]
+        built = self.method.build(Task(kind, (TensorSpec("x", (D,)),), C))
+        call = self.method if built is None else built.to(logits.device, logits.dtype)
+        asks = self.method.__call__ if built is None else built.forward
+        asked = needs.supply(asks, self.supplies(targets, logits.dtype) | given)
+        leaves = [logits, *(v for v in asked.values() if isinstance(v, Tensor) and v.requires_grad)]
+        for owner in (built, asked.get("model")):
+            leaves += owner.parameters() if owner is not None else []
+        return lambda *_: call(logits, targets, **asked), leaves
+
+    def value(self, logits: Tensor, targets: Tensor, **given: Any) -> Tensor:
+        return self.ready(logits, targets, **given)[0]()
+
+    def test_is_a_finite_scalar_that_repeats(self) -> None:
+        loss, again = self.value(*self.batch()), self.value(*self.batch())
+        assert loss.shape == ()
+        assert loss.isfinite()
+        assert torch.equal(loss, again)
+
+    def test_gradient_is_right_and_arrives(self) -> None:
+        loss, leaves = self.ready(*self.batch())
+        assert torch.autograd.gradcheck(loss, leaves)
+        got = torch.autograd.grad(loss(), leaves, allow_unused=True)
+        assert any(g is not None and g.abs().max() > 0 for g in got), "no gradient reaches logits, features or weights"
+
+    def test_order_of_the_batch_does_not_matter(self) -> None:
+        logits, targets = self.batch()
+        given = self.supplies(targets, logits.dtype)
+        turn = torch.randperm(N, generator=torch.Generator().manual_seed(2))
+        turned = {k: v[turn] if isinstance(v, Tensor) else v for k, v in given.items()}
+        torch.testing.assert_close(
+            self.value(logits[turn], targets[turn], **turned), self.value(logits, targets, **given)
+        )
+
+    def test_is_a_mean_over_the_batch(self) -> None:
+        if not self.per_sample:
+            return
+        logits, targets = self.batch()
+        given = self.supplies(targets, logits.dtype)
+        twice = {k: torch.cat([v, v]) if isinstance(v, Tensor) else v for k, v in given.items()}
+        doubled = self.value(torch.cat([logits, logits]), torch.cat([targets, targets]), **twice)
+        torch.testing.assert_close(doubled, self.value(logits, targets, **given))
+
+    def test_batch_of_one(self) -> None:
+        if self.batch_of_one is not None:
+            with pytest.raises(self.batch_of_one):
+                self.value(*self.batch(1))
+        else:
+            assert self.value(*self.batch(1)).isfinite()
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+    def test_extreme_logits_stay_finite_and_precision_is_kept(self, dtype: torch.dtype) -> None:
+        logits, targets = self.batch(dtype=dtype)
+        logits = (logits.detach().sign() * 1e4).requires_grad_()
+        loss, leaves = self.ready(logits, targets, **self.supplies(targets, dtype, scale=2e3))
+        got = [g for g in torch.autograd.grad(loss(), leaves, allow_unused=True) if g is not None]
+        assert all(x.isfinite().all() for x in (loss(), *got))
+        assert loss().dtype in {dtype, torch.promote_types(dtype, torch.float32)}
+
+    def test_makes_its_tensors_where_its_inputs_are(self) -> None:
+        logits, targets = self.batch()
+        away = {
+            k: v.to("meta") if isinstance(v, Tensor | nn.Module) else v
+            for k, v in self.supplies(targets, logits.dtype).items()
+        }
+        try:
+            assert self.value(logits.to("meta"), targets.to("meta"), **away).is_meta
+        except NotImplementedError:  # a step whose shape depends on the data cannot run without data
+            pytest.skip("depends on data")
+
+    def test_leaves_its_inputs_alone(self) -> None:
+        logits, targets = self.batch()
+        given = self.supplies(targets, logits.dtype)
+        tensors = [logits, targets, *(v for v in given.values() if isinstance(v, Tensor)), *given["model"].parameters()]
+        before, versions = [t.detach().clone() for t in tensors], [t._version for t in tensors]
+        self.value(logits, targets, **given)
+        assert all(map(torch.equal, tensors, before))
+        assert [t._version for t in tensors] == versions
+
+    def test_copies_and_options_come_back_equal(self) -> None:
+        options = json.loads(json.dumps(self.method.options()))
+        assert type(self.method).from_options(options) == copy.deepcopy(self.method) == self.method
+
+    def test_minimising_it_learns(self) -> None:
+        logits, targets = self.batch()
+        given = self.supplies(targets, logits.dtype)
+        loss, leaves = self.ready(logits, targets, **given)
+        first, adam = loss().item(), torch.optim.Adam(leaves, self.lr)
+        for _ in range(self.steps):
+            adam.zero_grad()
+            loss().backward()  # type: ignore[no-untyped-call]  # torch's own signature
+            adam.step()
+        assert loss() < first
+        if self.method.role == "criterion":
+            assert self.solved(logits, targets, given)
+
+    def solved(self, logits: Tensor, targets: Tensor, given: dict[str, Any]) -> bool:
+        """Whether logits are right, or, where no gradient reaches them, each feature's nearest other is of its class."""
+        if targets.ndim > 1:
+            return bool((logits - targets).abs().max() < 0.1)
+        if logits.grad is not None:
+            return torch.equal(logits.argmax(1), targets)
+        nearest = torch.cdist(given["features"], given["features"]).fill_diagonal_(torch.inf).argmin(1)
+        return torch.equal(targets[nearest], targets)

@@ -1,0 +1,68 @@
+"""Tests in a process of their own, ended when they take too long; what they told until then is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+Check = dict[str, str]
+
+
+def run(
+    tests: Sequence[Path], path: Iterable[str], work: Path, limit: float, package: str
+) -> tuple[list[Check], list[str]]:
+    """The checks, in order, and the warnings of pytest on ``tests``; modules are looked for in ``path`` first."""
+    events, output, settings = work / "events.jsonl", work / "output.txt", work / "pytest.ini"
+    events.touch()
+    settings.write_text("[pytest]\n", "utf-8")
+    options = ["-q", "-c", str(settings), "-p", f"{__package__}.report", "--events", str(events)]
+    options += ["--import-mode=importlib", "-p", "no:cacheprovider", "-m", "not slow"]
+    status = _wait([sys.executable, "-m", "pytest", *options, *map(str, tests)], path, output, limit)
+    checks, warnings = _read(events)
+    late = f"did not end within {limit:g} s and was cut off"
+    said = output.read_text("utf-8", "replace").strip()[-2000:]
+    reason = late if status is None else f"the process ended with status {status}: {said}"
+    hanging = [check for check in checks if check["outcome"] == "started"]
+    for check in hanging:
+        check.update(outcome="failed", message=reason)
+    if status not in (0, 1) and all(check["outcome"] != "failed" for check in checks):
+        checks.append({"name": package, "outcome": "failed", "message": f"importing it: {reason}"})
+    return checks, warnings
+
+
+def _wait(command: Sequence[str], path: Iterable[str], output: Path, limit: float) -> int | None:
+    """The exit status of ``command``; None when its process group had to be ended after ``limit`` seconds."""
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, *inherited])}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing of the group is left
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _read(events: Path) -> tuple[list[Check], list[str]]:
+    """The last word on each test, in the order of their start, a failure being final; and all warnings."""
+    checks: dict[str, Check] = {}
+    warnings: list[str] = []
+    for line in events.read_text("utf-8").splitlines():
+        event: dict[str, Any] = json.loads(line)
+        warnings += event.pop("warnings", [])
+        known = checks.get(event["name"], {})
+        if known.get("outcome") != "failed":
+            checks[event["name"]] = {"message": "", **event}
+    return list(checks.values()), warnings

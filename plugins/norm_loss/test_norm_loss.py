@@ -1,0 +1,108 @@
+"""Norm Loss against its definition, its closed-form gradient, and what it must and must not look at."""
+
+import math
+
+import pytest
+import torch
+from paper_toolbox_norm_loss import NormLoss
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from paper_toolbox.errors import NothingChanged
+from paper_toolbox.testing.loss import LossSuite
+
+NO = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)  # logits and targets are not looked at
+
+
+class TestNormLoss(LossSuite):
+    method = NormLoss()
+
+
+def slow(weights: list[Tensor], lam: float) -> float:
+    """λ Σ (1 - |w|)² over the first axis of each weight."""
+    total = 0.0
+    for weight in weights:
+        for unit in weight.flatten(1).tolist():
+            total += (1 - math.sqrt(sum(v * v for v in unit))) ** 2
+    return lam * total
+
+
+def mixed() -> nn.Sequential:
+    """Layers that count (two), and layers that do not: a norm, an embedding, biases."""
+    return nn.Sequential(nn.Embedding(5, 4), nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(6, 2)).double()
+
+
+def test_sums_over_the_units_of_convolutions_and_linear_layers() -> None:
+    model = mixed()
+    expected = slow([model[1].weight, model[3].weight], 0.02)
+    assert NormLoss(lam=0.02)(*NO, model=model).item() == pytest.approx(expected)
+
+
+def test_gradient_is_the_closed_form_and_vanishes_at_length_one() -> None:
+    layer = nn.Linear(4, 3).double()
+    with torch.no_grad():
+        layer.weight[1] /= layer.weight[1].norm()
+        layer.weight[2] = 0
+    (g,) = torch.autograd.grad(NormLoss(lam=0.1)(*NO, model=layer), layer.weight)
+    w = layer.weight.detach()[0]
+    torch.testing.assert_close(g[0], 2 * 0.1 * (1 - 1 / w.norm()) * w)
+    torch.testing.assert_close(g[1:], torch.zeros(2, 4).double())
+
+
+def test_descent_changes_lengths_to_one_and_keeps_directions() -> None:
+    """One step is w (1 - 2 lr λ (1 - 1/|w|)), the decoupled form that optimizers build in."""
+    layer = nn.Linear(8, 5).double()
+    before = layer.weight.detach().clone()
+    descent = torch.optim.SGD([layer.weight], lr=0.5)
+    for step in range(200):
+        descent.zero_grad()
+        NormLoss(lam=0.1)(*NO, model=layer).backward()
+        descent.step()
+        if step == 0:
+            length = before.norm(dim=1, keepdim=True)
+            torch.testing.assert_close(layer.weight.detach(), before * (1 - 2 * 0.5 * 0.1 * (1 - 1 / length)))
+    torch.testing.assert_close(layer.weight.norm(dim=1), torch.ones(5).double())
+    cosine = torch.cosine_similarity(layer.weight, before)
+    torch.testing.assert_close(cosine, torch.ones(5).double())
+
+
+def test_a_unit_of_a_transposed_convolution_is_an_output_channel() -> None:
+    layer = nn.ConvTranspose2d(4, 6, 3, groups=2).double()
+    weight = layer.weight  # (4, 3, 3, 3): inputs 0-1 feed outputs 0-2, inputs 2-3 feed outputs 3-5
+    units = [weight[0:2, j] for j in range(3)] + [weight[2:4, j] for j in range(3)]
+    assert NormLoss(lam=1)(*NO, model=layer).item() == pytest.approx(slow([torch.stack(units)], 1))
+
+
+def test_attention_counts_its_projections() -> None:
+    layer = nn.MultiheadAttention(4, 2).double()
+    expected = slow([layer.in_proj_weight, layer.out_proj.weight], 1)
+    assert NormLoss(lam=1)(*NO, model=layer).item() == pytest.approx(expected)
+
+
+def test_a_tied_weight_counts_once() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).double()
+    model[1].weight = model[0].weight
+    assert NormLoss(lam=1)(*NO, model=model).item() == pytest.approx(slow([model[0].weight], 1))
+
+
+def test_looks_at_the_weight_that_a_parametrization_yields() -> None:
+    layer = parametrizations.weight_norm(nn.Linear(4, 3).double())
+    assert NormLoss(lam=1)(*NO, model=layer).item() == pytest.approx(slow([layer.weight], 1))
+    gains = layer.parametrizations.weight.original0
+    NormLoss(lam=1)(*NO, model=layer).backward()
+    torch.testing.assert_close(gains.grad, 2 * (gains.detach() - 1))  # |w| = g: only the gains are drawn to one
+
+
+def test_does_not_advance_a_power_iteration() -> None:
+    layer = parametrizations.spectral_norm(nn.Linear(6, 4)).train()
+    layer(torch.randn(2, 6))
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    NormLoss()(*NO, model=layer).backward()
+    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+    assert all(m.training for m in layer.modules())
+    assert layer.parametrizations.weight.original.grad.abs().max() > 0
+
+
+def test_a_model_without_such_layers_is_refused() -> None:
+    with pytest.raises(NothingChanged, match="norm_loss found 0 weights"):
+        NormLoss()(*NO, model=nn.Sequential(nn.Embedding(3, 2), nn.LayerNorm(2)))
