@@ -7,11 +7,11 @@ import sys
 from types import TracebackType
 
 import typer
+
 from paper_toolbox.errors import PluginError, ToolboxError
 
-from .commands import attribute, check, compress, doctor, export, info, install, listing, measure, new, registry
+from .commands import attribute, check, compress, doctor, export, info, install, listing, measure, new, registry, train
 from .commands import run as run_
-from .commands import train
 
 app = typer.Typer(
     name="toolbox",

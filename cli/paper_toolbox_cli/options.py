@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from paper_toolbox import catalog
 
 
@@ -24,13 +25,23 @@ def complete_field(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]
 
 Plugin = Annotated[
     list[str] | None,
-    typer.Option("--plugin", "-p", metavar="[KIND:]NAME", help="A method; repeat for several.", autocompletion=complete_method),
+    typer.Option(
+        "--plugin", "-p", metavar="[KIND:]NAME", help="A method; repeat for several.", autocompletion=complete_method
+    ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="NAME.FIELD=VALUE", help="A field of a method, or a setting.", autocompletion=complete_field),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="NAME.FIELD=VALUE",
+        help="A field of a method, or a setting.",
+        autocompletion=complete_field,
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="PATH", help="Where to write; must not exist.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `toolbox train` or `toolbox compress`.")]
-Data = Annotated[str | None, typer.Option("--data", metavar="SRC", help="Data source; none takes the run's own validation part.")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="SRC", help="Data source; none takes the run's own validation part.")
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -24,6 +24,19 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
         table.add_row(*(cell(value) for value in row))
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table, highlight=False, markup=False)
+
+
+def print_figures(content: Mapping[str, Any]) -> None:
+    """Figures by name, those inside figures indented by their owner's name."""
+    print_table(("figure", "value"), list(_flat(content)))
+
+
+def _flat(content: Mapping[str, Any], owner: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{owner}{name} · ")
+        else:
+            yield f"{owner}{name}", value
 
 
 def cell(value: Any) -> str:

@@ -37,7 +37,9 @@ class Artifact:
         if not folder.is_dir():
             raise ArtifactError(f"{folder} is not a run folder: `toolbox train --out {folder}` makes one")
         if not (folder / "summary.json").exists() and (folder / "checkpoint").is_dir():
-            raise ArtifactError(f"{folder} holds an unfinished run: finish it with `toolbox train --resume --out {folder}`")
+            raise ArtifactError(
+                f"{folder} holds an unfinished run: finish it with `toolbox train --resume --out {folder}`"
+            )
         summary, structure = (_formatted(folder / name) for name in ("summary.json", "structure.json"))
         artifact = cls(folder, read_recipe(folder), summary, structure)
         artifact._check_weights()
@@ -137,7 +139,9 @@ def read_weights(folder: Path) -> dict[str, Any]:
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-            aliases = {k.removeprefix("alias:"): v for k, v in (file.metadata() or {}).items() if k.startswith("alias:")}
+            aliases = {
+                k.removeprefix("alias:"): v for k, v in (file.metadata() or {}).items() if k.startswith("alias:")
+            }
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{folder / WEIGHTS} cannot be read: {error}") from error
     return {**state, **{name: state[first] for name, first in aliases.items()}}

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
 
 from .errors import PluginError, UnknownMethod
-from .kinds import KINDS
+from .kinds import KINDS, PREFIX
 
-PREFIX = "paper_toolbox."
 GROUPS = (*KINDS, "opener", "observer")
 
 

@@ -120,6 +120,8 @@ class Solver(Method, ABC):
         """The solution of ``problem``."""
 
 
+PREFIX = "paper_toolbox."  #: of the entry-point groups: the kind follows
+
 KINDS: dict[str, type[Method]] = {
     "optimizer": Optimizer,
     "normalizer": Normalizer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import operator
 from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -135,7 +136,7 @@ def _adapter(cls: type[Settings]) -> Any:
             return Annotated[tuple[items], BeforeValidator(_split)]  # type: ignore[valid-type]  # built at run time
         if get_origin(hint) in (Union, UnionType):
             arms = tuple(a if a is type(None) else bounded(a, bounds) for a in get_args(hint))
-            return Annotated[Union[arms], BeforeValidator(_none)]
+            return Annotated[functools.reduce(operator.or_, arms), BeforeValidator(_none)]
         return Annotated[hint, Constraint(**bounds)]
 
     config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True, strict=False)

@@ -52,7 +52,9 @@ def check(verb: Callable[..., Any], available: Collection[str], name: str | None
     if missing:
         hints = "; ".join(dict.fromkeys(HINTS[m] for m in missing if m in HINTS))
         what = ", ".join(f"{m} ({MEANING[m]})" for m in missing)
-        raise NeedError(f"{name or _name(verb)} needs {what}, which this run does not provide" + (f": {hints}" if hints else ""))
+        raise NeedError(
+            f"{name or _name(verb)} needs {what}, which this run does not provide" + (f": {hints}" if hints else "")
+        )
 
 
 def supply(verb: Callable[..., Any], available: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qsl, urlencode
 
 import yaml
 
+from . import catalog
+from .catalog import GROUPS
 from .errors import ParamError, ToolboxError
 from .host import Host
-from .catalog import GROUPS
 from .kinds import KINDS
 from .method import Settings, param
 
@@ -109,17 +111,21 @@ def assemble(
         card = host.find(name)
         chosen.setdefault((card.kind, card.name), {})
     settings, origins = base.training.options(), dict(base.origins)
+    architecture: dict[str, dict[str, str]] = {}
     for assignment in assignments:
         owner, name, value = _assignment(assignment)
+        origins[f"{owner}.{name}" if owner else name] = "--set"
         if owner is None:
             settings[_setting(name)] = value
+        elif any(card.name == owner and card.kind == "model" for card in catalog.cards()):
+            architecture.setdefault(owner, {})[name] = value
         else:
             chosen[_owner(owner, chosen)][name] = value
-        origins[f"{owner}.{name}" if owner else name] = "--set"
-    for name, value in flags.items():
-        if value is not None:
-            settings[name] = value
-            origins[name] = "flag"
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings |= given
+    origins |= dict.fromkeys(given, "flag")
+    for owner, fields in architecture.items():
+        settings["model"] = _with_fields(settings["model"], owner, fields)
     choices = tuple(Choice(kind, name, fields) for (kind, name), fields in chosen.items())
     return Recipe(Training.from_options(settings, "recipe"), choices, origins).resolved(host)
 
@@ -151,6 +157,16 @@ def _assignment(text: str) -> tuple[str | None, str, str]:
     return owner or None, name, value.strip()
 
 
+def _with_fields(source: str | None, owner: str, fields: Mapping[str, str]) -> str:
+    """``cnn`` with ``width=16`` as the source ``cnn?width=16``."""
+    body, _, query = (source or owner).partition("?")
+    if body != owner:
+        raise ParamError(
+            f"--set {owner}.{next(iter(fields))}: this run's model is {body}; name another with --model {owner}"
+        )
+    return f"{owner}?{urlencode(dict(parse_qsl(query)) | dict(fields))}"
+
+
 def _setting(name: str) -> str:
     known = [f.name for f in dataclasses.fields(Training)]
     if name not in known:
@@ -164,5 +180,7 @@ def _owner(owner: str, chosen: Mapping[tuple[str, str], Any]) -> tuple[str, str]
     found = [key for key in chosen if owner in (key[1], ":".join(key))]
     if len(found) != 1:
         have = ", ".join(name for _, name in chosen) or "none"
-        raise ParamError(f"--set {owner}.…: {owner!r} is not a method of this run (it has {have}): add --plugin {owner}")
+        raise ParamError(
+            f"--set {owner}.…: {owner!r} is not a method of this run (it has {have}): add --plugin {owner}"
+        )
     return found[0]

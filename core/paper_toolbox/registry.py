@@ -1,4 +1,4 @@
-"""The registry of known methods: which package to install for a name. Written from the plugin folders' pyproject files."""
+"""The registry of known methods: which package to install for a name; written from the plugins' pyproject files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import yaml
 from .errors import ToolboxError
 from .kinds import KINDS, PREFIX
 
-SHIPPED = Path(__file__).with_name("registry.yaml")
-CHECKOUT = Path(__file__).parents[2] / "registry.yaml"
+FILE = Path(__file__).with_name("registry.yaml")
 HEAD = """\
 # Every method of this repository and of its community: what `toolbox install NAME` finds.
 # `methods` is written by `toolbox registry write` from plugins/*/pyproject.toml; `community` is kept by hand.
@@ -29,9 +28,8 @@ KEYS = ("name", "kind", "package", "version", "summary", "paper", "keywords")
 
 @functools.cache
 def entries() -> tuple[dict[str, Any], ...]:
-    """Every entry of the shipped file, or of the checkout's when core is installed from there in place."""
-    file = next((file for file in (SHIPPED, CHECKOUT) if file.is_file()), None)
-    content = _load(file.read_text("utf-8")) if file else {}
+    """Every entry, generated and community: ``{name, kind, package, summary, paper, keywords}``."""
+    content = _load(FILE.read_text("utf-8")) if FILE.is_file() else {}
     return (*(content.get("methods") or ()), *(content.get("community") or ()))
 
 
@@ -64,7 +62,7 @@ def check(root: Path) -> list[str]:
     stale = [f for f, text in _derived(root).items() if not f.is_file() or f.read_text("utf-8") != text]
     stale += [folder / "README.md" for folder in folders(root) if not card.write(folder, check=True)]
     problems = [f"{file.relative_to(root)} is stale: run `toolbox registry write`" for file in stale]
-    return problems + list(_faults(_load((root / "registry.yaml").read_text("utf-8")))) if not problems else problems
+    return problems or list(_faults(_load((root / "registry.yaml").read_text("utf-8"))))
 
 
 def folders(root: Path) -> list[Path]:
@@ -104,7 +102,13 @@ def _announced(folder: Path) -> Iterator[dict[str, Any]]:
         if (kind := group.removeprefix(PREFIX)) not in KINDS:
             continue
         paper = project.get("urls", {}).get("Paper", "")
-        about = (project["name"], project["version"], project.get("description", ""), paper, project.get("keywords", []))
+        about = (
+            project["name"],
+            project["version"],
+            project.get("description", ""),
+            paper,
+            project.get("keywords", []),
+        )
         for name in offered:
             yield dict(zip(KEYS, (name, kind, *about), strict=True))
 

@@ -10,6 +10,11 @@ from paper_toolbox_cross_entropy import CrossEntropy
 from paper_toolbox.testing.loss import LossSuite
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 class TestCrossEntropy(LossSuite):
     method = CrossEntropy()
 

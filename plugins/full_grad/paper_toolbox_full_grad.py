@@ -1,4 +1,4 @@
-"""FullGrad: the gradient of the input and of every bias together make up the output (Srinivas, 2019, arXiv:1905.00780)."""
+"""FullGrad: input and bias gradients together make up the output (Srinivas and Fleuret, 2019, arXiv:1905.00780)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from paper_toolbox import Attributor, hookimpl, param
-from paper_toolbox.errors import NeedError
-from paper_toolbox.kit import surgery
-from paper_toolbox.kit.batch import forward
-from paper_toolbox.kit.gradient import differentiating, gradients, noisy, recording, target_scores
 from torch import Tensor, nn
+from torch.autograd import functional
+
+from paper_toolbox import Attributor, hookimpl, param
+from paper_toolbox.kit.batch import forward
+from paper_toolbox.kit.gradient import check_images, differentiating, gradients, leaves, noisy, recording, target_scores
 
 AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
-HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-UNBIASED = (*HOMOGENEOUS, nn.Flatten, nn.Identity, nn.modules.dropout._DropoutNd)
+RUNNING = nn.modules.batchnorm._BatchNorm
+UNBIASED = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Dropout,
+    nn.Flatten,
+    nn.Identity,
+)
 
 
 class Term(NamedTuple):
@@ -26,10 +35,6 @@ class Term(NamedTuple):
     gradient: Tensor
     bias: Tensor
 
-    @property
-    def psi(self) -> Tensor:
-        return self.gradient * self.bias
-
 
 @dataclass(frozen=True, kw_only=True)
 class FullGrad(Attributor):
@@ -37,8 +42,8 @@ class FullGrad(Attributor):
 
     def attribute(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """inputs (B, C, H, W), targets (B,) -> maps (B, 1, H, W), each ≥ 0."""
-        gradient, terms = decompose(model, _images(inputs), targets)
-        return aggregate([gradient * inputs, *(term.psi for term in terms)])
+        gradient, terms = decompose(model, check_images(inputs), targets)
+        return aggregate([gradient * inputs, *(g * b for _, g, b in terms)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +52,8 @@ class SimpleFullGrad(Attributor):
 
     def attribute(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """inputs (B, C, H, W), targets (B,) -> maps (B, 1, H, W), each ≥ 0."""
-        gradient, terms = decompose(model, _images(inputs), targets)
-        return aggregate([gradient * inputs, *(term.gradient for term in terms)])
+        gradient, terms = decompose(model, check_images(inputs), targets)
+        return aggregate([gradient * inputs, *(g for _, g, _ in terms)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +68,9 @@ class SmoothFullGrad(Attributor):
     ) -> Tensor:
         """inputs (B, C, H, W), targets (B,) -> maps (B, 1, H, W), each ≥ 0."""
         sums: list[Tensor] = []
-        for x in noisy(_images(inputs), self.noise_level, self.samples, generator):
+        for x in noisy(check_images(inputs), self.noise_level, self.samples, generator):
             gradient, terms = decompose(model, x, targets)
-            parts = [(gradient * x).sum(1, keepdim=True), *(term.psi for term in terms)]
+            parts = [(gradient * x).sum(1, keepdim=True), *(g * b for _, g, b in terms)]
             sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
         return aggregate([s / self.samples for s in sums])
 
@@ -76,7 +81,8 @@ def decompose(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor
     A layer called twice has two terms. The bias of a layer that is not affine is its implicit one, s(z) - s'(z) z.
     Non-linear functions called outside a layer are seen only if homogeneous, as ReLU and max pooling are.
     """
-    layers = [(path, layer) for path, layer in surgery.find(model, nn.Module) if _may_have_bias(layer)]
+    unbiased = [m for m in model.modules() if isinstance(m, UNBIASED) or (isinstance(m, AFFINE) and m.bias is None)]
+    layers = [(path, layer) for path, layer in leaves(model) if layer not in unbiased]
     with differentiating(model, inputs) as point, recording(layers) as calls:
         score = target_scores(forward(model, point.clone()), targets).sum()
         found = gradients(score, [point, *(call.output for call in calls)])
@@ -87,17 +93,19 @@ def decompose(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor
 @torch.no_grad()
 def bias(layer: nn.Module, x: Tensor) -> Tensor:
     """What ``layer`` adds to its linear part at x: layer(x) - J x, broadcastable to the output."""
-    if isinstance(layer, AFFINE) or (isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None):
-        return layer.forward(torch.zeros_like(x[:1]))  # β - γ μ / sqrt(σ² + ε) for BatchNorm
-    output, slope = torch.func.jvp(layer.forward, (x,), (x.clone(),))
-    return output - slope
+    if isinstance(layer, AFFINE) or (isinstance(layer, RUNNING) and layer.running_mean is not None):
+        return layer.forward(torch.zeros_like(x[:1]))  # BatchNorm: β - γ μ / sqrt(σ² + ε)
+    whole, linear = functional.jvp(lambda z: layer.forward(z.clone()), x, x)  # type: ignore[no-untyped-call]  # torch's
+    return whole - linear  # type: ignore[no-any-return]  # a layer's forward returns a tensor
 
 
 def aggregate(parts: list[Tensor]) -> Tensor:
-    """Sum of the rescaled parts that are images, enlarged to the first one's size. (B, C_l, H_l, W_l) -> (B, 1, H, W)."""
+    """Sum of the rescaled images among parts, enlarged to the first one's size. (B, C_l, H_l, W_l) -> (B, 1, H, W)."""
     maps = [rescale(part) for part in parts if part.dim() == 4]
-    size = maps[0].shape[2:]
-    return sum(F.interpolate(m, size, mode="bilinear", align_corners=True).sum(1, keepdim=True) for m in maps)
+    large = [
+        F.interpolate(m, maps[0].shape[2:], mode="bilinear", align_corners=True).sum(1, keepdim=True) for m in maps
+    ]
+    return torch.stack(large).sum(0)
 
 
 def rescale(part: Tensor, eps: float = 1e-6) -> Tensor:
@@ -105,18 +113,6 @@ def rescale(part: Tensor, eps: float = 1e-6) -> Tensor:
     part = part.abs()
     part = part - part.amin((1, 2, 3), keepdim=True)
     return part / (part.amax((1, 2, 3), keepdim=True) + eps)
-
-
-def _may_have_bias(layer: nn.Module) -> bool:
-    """Leaves (a parametrized layer is one) that are not homogeneous."""
-    leaf = all(name == "parametrizations" for name, _ in layer.named_children())
-    return leaf and not isinstance(layer, UNBIASED) and not (isinstance(layer, AFFINE) and layer.bias is None)
-
-
-def _images(inputs: Tensor) -> Tensor:
-    if not (isinstance(inputs, Tensor) and inputs.dim() == 4):
-        raise NeedError("full_grad draws maps of images (B, C, H, W); for other inputs use integrated_gradients")
-    return inputs
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Static 8-bit quantization (Jacob et al., 2018, arXiv:1712.05877): integers where the model runs, not where it trains."""
+"""Static 8-bit quantization (Jacob et al., 2018, arXiv:1712.05877): planned here, carried out by the export."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import nn
+
 from paper_toolbox import Compressor, hookimpl, param
 from paper_toolbox.kit.quant import QuantPlan, plan_int8, take_samples
-from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)

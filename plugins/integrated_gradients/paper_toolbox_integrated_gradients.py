@@ -1,4 +1,4 @@
-"""Integrated gradients: the mean gradient along the line from a baseline (Sundararajan et al., 2017, arXiv:1703.01365)."""
+"""Integrated gradients: the mean gradient on the line from a baseline (Sundararajan et al., 2017, arXiv:1703.01365)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
+
 from paper_toolbox import Attributor, hookimpl, param
 from paper_toolbox.errors import NeedError, ParamError
 from paper_toolbox.kit.gradient import check_inputs, input_gradient
-from torch import Tensor, nn
-
-Rule = Literal["gausslegendre", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +19,9 @@ class IntegratedGradients(Attributor):
 
     steps: int = param(50, "points m on the line; raise it until the sum is right", low=1)
     baseline: float = param(0.0, "value of every entry of the reference input x' (0 = the mean of standardised data)")
-    method: Rule = param("gausslegendre", "quadrature rule; gausslegendre is the most exact per point")
+    method: Literal["gausslegendre", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid"] = param(
+        "gausslegendre", "quadrature rule; gausslegendre is the most exact per point"
+    )
     internal_batch_size: int = param(256, "rows that go through the model at once", low=1)
 
     def attribute(
@@ -32,14 +33,14 @@ class IntegratedGradients(Attributor):
         alphas, weights = (v.to(x) for v in quadrature(self.method, self.steps))
         at_once = max(1, self.internal_batch_size // max(1, len(x)))
         total = torch.zeros_like(x)
-        for alpha, weight in zip(alphas.split(at_once), weights.split(at_once), strict=True):
+        for alpha, weight in zip(torch.split(alphas, at_once), torch.split(weights, at_once), strict=True):
             points = x0 + alpha.view(-1, *[1] * x.dim()) * (x - x0)  # (k, B, ...)
             found = input_gradient(model, points.flatten(0, 1), targets.repeat(len(alpha)))
             total += torch.tensordot(weight, found.view_as(points), dims=1)
         return (x - x0) * total
 
 
-def quadrature(method: Rule, steps: int) -> tuple[Tensor, Tensor]:
+def quadrature(method: str, steps: int) -> tuple[Tensor, Tensor]:
     """Nodes α_k in [0, 1] and weights w_k of a rule with ``steps`` points, both (steps,) float64.
 
     The trapezoid's weights sum to 1 - 1/steps, as in the reference implementation; all others sum to 1.

@@ -1,23 +1,20 @@
-"""Layer masking: run a network as if masked pixels did not exist (Balasubramanian and Feizi, 2022, arXiv:2211.14646)."""
+"""Layer masking: a network that never sees the masked pixels (Balasubramanian and Feizi, 2022, arXiv:2211.14646)."""
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from paper_toolbox import Attributor, hookimpl, param
-from paper_toolbox.errors import NeedError
-from paper_toolbox.kit.capture import evaluating
-from paper_toolbox.kit.gradient import check_inputs, target_scores
-from paper_toolbox.kit.interpret import Interpreter, Rule, carried, unwrapped
-from paper_toolbox.kit.segments import grid, lime, one_hidden, some_hidden
 from torch import Tensor, nn
 
-NAME = "layer_masking"
-Score = Literal["probability", "output"]
+from paper_toolbox import Attributor, hookimpl, param
+from paper_toolbox.kit.capture import evaluating
+from paper_toolbox.kit.interpret import ENTRYWISE, READS, Interpreter, Rule, apply_to, carried
+from paper_toolbox.kit.segments import Outputs, lime, occlusion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +22,12 @@ class LayerMasking(Attributor):
     """How much the score falls when a segment is masked out of every layer (occlusion)."""
 
     side: int = param(8, "segments along each side of the image", low=1)
-    score: Score = param("probability", "what is explained: the softmax or the raw output")
+    score: Literal["probability", "output"] = param("probability", "what is explained: the softmax or the raw output")
 
     def attribute(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """score(x) - score(x without the pixel's segment). inputs (B, C, H, W), targets (B,) -> (B, 1, H, W)."""
-        segments = _segments(inputs, self.side)
-        scores = masked_scores(model, inputs, targets, one_hidden(int(segments.max()) + 1), segments, self.score)
-        return (scores[0] - scores[1:]).T[:, segments][:, None]
+        with masking(model) as outputs:
+            return occlusion(outputs, inputs, targets, self.side, self.score)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +35,15 @@ class LayerMaskingLime(Attributor):
     """LIME with segments masked out of every layer instead of painted over."""
 
     side: int = param(8, "segments along each side of the image", low=1)
-    score: Score = param("probability", "what is explained: the softmax or the raw output")
+    score: Literal["probability", "output"] = param("probability", "what is explained: the softmax or the raw output")
     samples: int = param(1000, "random choices of segments", low=2)
-    kernel_width: float = param(0.25, "how slowly a choice loses weight with its distance", above=0)
-    ridge: float = param(1.0, "penalty of the local linear model", above=0)
 
     def attribute(
         self, model: nn.Module, inputs: Tensor, targets: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """The segments' weights in a local linear model. inputs (B, C, H, W), targets (B,) -> (B, 1, H, W)."""
-        segments = _segments(inputs, self.side)
-        shown = some_hidden(int(segments.max()) + 1, self.samples, generator)
-        scores = masked_scores(model, inputs, targets, shown, segments, self.score).cpu()
-        return lime(shown, scores, self.kernel_width, self.ridge).T[:, segments][:, None].to(inputs.device)
+        with masking(model) as outputs:
+            return lime(outputs, inputs, targets, self.side, self.score, self.samples, generator)
 
 
 @dataclass(frozen=True)
@@ -62,27 +54,17 @@ class Masked:
     mask: Tensor
 
 
-def masked_scores(
-    model: nn.Module, inputs: Tensor, targets: Tensor, shown: Tensor, segments: Tensor, score: Score, rows: int = 256
-) -> Tensor:
-    """The score of each target under each choice. shown (N, S) bool, segments (H, W) -> (N, B)."""
-    found = []
+@contextmanager
+def masking(model: nn.Module) -> Iterator[Outputs]:
+    """The function (inputs (B, C, H, W), mask (B, 1, H, W)) -> outputs, as if only the mask's pixels existed."""
     with evaluating(model), torch.no_grad():
-        network = Interpreter(model, Masked, RULES, NAME)
-        for chosen in shown.split(max(1, rows // max(1, len(inputs)))):
-            k = len(chosen)
-            mask = chosen[:, segments].to(inputs)[:, None].repeat_interleave(len(inputs), 0)  # (k B, 1, H, W)
-            outputs = network.run(Masked(inputs.repeat(k, 1, 1, 1) * mask, mask))
-            if score == "probability" and outputs.shape[-1] == 1:
-                raise NeedError(f"{NAME}: one output has no probability; set score=output")
-            values = outputs.softmax(-1) if score == "probability" else outputs
-            found.append(target_scores(values, targets.repeat(k)).view(k, -1))
-    return torch.cat(found)
+        network = Interpreter(model, Masked, RULES, "layer_masking")
+        yield lambda x, mask: network.run(Masked(x * mask, mask))
 
 
 def fill(x: Tensor, mask: Tensor, times: int, eps: float = 1e-5) -> Tensor:
     """Give hidden pixels beside visible ones the mean of these, ``times`` rings deep (neighbour padding)."""
-    box = torch.ones(x.shape[1], 1, 3, 3, dtype=x.dtype, device=x.device)
+    box = x.new_ones(x.shape[1], 1, 3, 3)
     for _ in range(times):
         near = F.conv2d(mask, box[:1], padding=1)  # how many of the 3 × 3 are visible
         x = x + (1 - mask) * F.conv2d(x, box, padding=1, groups=len(box)) / (near + eps)
@@ -92,10 +74,9 @@ def fill(x: Tensor, mask: Tensor, times: int, eps: float = 1e-5) -> Tensor:
 
 def convolve(layer: nn.Conv2d, h: Masked) -> Masked:
     """An output exists where its window sees a visible pixel."""
-    x = layer(fill(h.x, h.mask, max(layer.kernel_size)))
+    x = layer(h.x)
     ones = torch.ones_like(layer.weight[: layer.groups])
-    seen = layer._conv_forward(h.mask.expand_as(h.x), ones, None)[:, :1]  # the layer's stride, padding, dilation
-    mask = (seen > 0).to(x)
+    mask = (layer._conv_forward(h.mask.expand_as(h.x), ones, None)[:, :1] > 0).to(x)  # its stride, padding, dilation
     return Masked(x * mask, mask)
 
 
@@ -108,22 +89,32 @@ def pool(run: Rule, h: Masked, *args: Any, **kwargs: Any) -> Masked:
 def together(run: Rule, *args: Any, **kwargs: Any) -> Masked:
     """Entry by entry, of one image or of several: visible where any of them is."""
     mask = torch.stack([h.mask for h in carried((args, kwargs), Masked)]).amax(0)
-    return Masked(plain(run, *args, **kwargs) * mask, mask)
+    return Masked(read(run, *args, **kwargs) * mask, mask)
 
 
-def average(run: Rule, h: Masked, *args: Any, **kwargs: Any) -> Tensor:
+def average(run: Rule, h: Masked, *args: Any, **kwargs: Any) -> Any:
     """The mean of the visible pixels; from here on a plain tensor."""
-    mean: Tensor = run(h.x, *args, **kwargs) / (run(h.mask, *args, **kwargs) + 1e-8)
-    return mean
+    return run(h.x, *args, **kwargs) / (run(h.mask, *args, **kwargs) + 1e-8)
 
 
-def plain(run: Rule, *args: Any, **kwargs: Any) -> Any:
-    """The image as it is, zero where hidden."""
-    args, kwargs = unwrapped((args, kwargs), Masked, lambda h: h.x)
-    return run(*args, **kwargs)
+def read(run: Rule, *args: Any, **kwargs: Any) -> Any:
+    return apply_to(lambda h: h.x, Masked, run, args, kwargs)
 
 
-def _mean(run: Rule, h: Masked, dim: Any = None, keepdim: bool = False) -> Any:
-    over_space = isinstance(dim, tuple | list) and sorted(d % 4 for d in dim) == [2, 3]
-    return average(run, h, dim, keepdim) if over_space else NotImplemented
-...
+def mean(run: Rule, h: Masked, dim: Any = None, keepdim: bool = False) -> Any:
+    return average(run, h, dim, keepdim) if dim in ((2, 3), [2, 3], (-2, -1), [-2, -1]) else NotImplemented
+
+
+RULES: dict[Any, Rule] = {
+    nn.Conv2d: convolve,
+    **dict.fromkeys(ENTRYWISE, together),
+    **dict.fromkeys((nn.MaxPool2d, nn.AvgPool2d, F.max_pool2d, F.avg_pool2d), pool),
+    **dict.fromkeys((nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d), average),
+    **dict.fromkeys((torch.mean, "mean"), mean),
+    **dict.fromkeys(READS, read),
+}
+
+
+@hookimpl
+def attributor() -> dict[str, type[Attributor]]:
+    return {"layer_masking": LayerMasking, "layer_masking_lime": LayerMaskingLime}

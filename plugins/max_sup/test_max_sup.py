@@ -8,6 +8,11 @@ from paper_toolbox_max_sup import MaxSup
 from paper_toolbox.testing.loss import LossSuite
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 class TestMaxSup(LossSuite):
     method = MaxSup()
 

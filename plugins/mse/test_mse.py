@@ -8,6 +8,11 @@ from paper_toolbox_mse import MeanSquaredError
 from paper_toolbox.testing.loss import LossSuite
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 class TestMeanSquaredError(LossSuite):
     method = MeanSquaredError()
 

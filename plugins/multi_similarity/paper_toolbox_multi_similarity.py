@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paper_toolbox import Loss, hookimpl, param
-from paper_toolbox.kit.precision import widen
+from paper_toolbox.kit.precision import exact, widen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class MultiSimilarity(Loss):
     def __call__(self, logits: Tensor, targets: Tensor, *, features: Tensor) -> Tensor:
         """Mean over the batch. logits (B, C); targets (B,) int64; features (B, D), the embeddings."""
         e = F.normalize(widen(features), dim=1)
-        similarity = e @ e.T  # (B, B)
+        with exact(e):
+            similarity = e @ e.T  # (B, B)
         positives, negatives = mine(similarity.detach(), targets, self.epsilon)
         embedding = pair_loss(similarity, positives, negatives, self.alpha, self.beta, self.base)
         return embedding + self.ce_weight * F.cross_entropy(widen(logits), targets) if self.ce_weight else embedding

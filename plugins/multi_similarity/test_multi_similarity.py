@@ -107,6 +107,17 @@ def test_matches_pytorch_metric_learning(case: str, dtype: torch.dtype, within: 
         torch.testing.assert_close(*grads, atol=within, rtol=within)
 
 
+def test_a_batch_that_keeps_one_pair_of_each_sort_counts() -> None:
+    """The formula has no exception for it; pytorch-metric-learning returns 0."""
+    angles = torch.tensor([0.0, 1.0, -0.9], dtype=torch.float64)  # only sample 0 is near both others
+    x, y = torch.stack([angles.cos(), angles.sin()], 1), torch.tensor([0, 0, 1])
+    positives, negatives = mine(x @ x.T, y, 0.1)
+    assert (kept(positives), kept(negatives)) == ({(0, 1)}, {(0, 2)})
+    loss = PURE(x, y, features=x).item()
+    assert loss == pytest.approx(slow_loss((x @ x.T).tolist(), y.tolist(), PURE))
+    assert loss > 0
+
+
 @pytest.mark.parametrize("case", ["ordinary", "tight"])
 def test_gradient_of_each_similarity_is_its_pair_weight(case: str) -> None:
     """A negative weighs 1 / (e^(β(λ - s)) + Σ_k e^(β(s_k - s))) over the kept ones, a positive alike with -α."""
@@ -132,7 +143,7 @@ def test_pairs_that_are_already_easy_get_no_gradient() -> None:
     positives, negatives = mine(e @ e.T, y, 0.1)
     every = (y[:, None] != y).sum()
     assert 0 < negatives.sum() < every / 2
-    assert 0 < positives.sum()
+    assert positives.sum() > 0
 
 
 def test_length_of_an_embedding_does_not_matter() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,30 @@ class NormLoss(Loss):
     def __call__(self, logits: Tensor, targets: Tensor, *, model: nn.Module) -> Tensor:
         """A scalar of the weights alone: neither logits nor targets are looked at."""
         units = {id(w): rows for layer in layers(model) for w, rows in weights_of(layer)}  # a tied weight counts once
-        norms = torch.cat([torch.linalg.vector_norm(widen(rows), dim=1) for rows in units.values()])
-        return self.lam * (1 - norms.clamp_min(self.eps)).square().sum()
+        lengths = torch.cat([length(widen(rows), self.eps) for rows in units.values()])
+        return self.lam * (1 - lengths).square().sum()
+
+
+def length(rows: Tensor, eps: float) -> Tensor:
+    """The length of each row, (O, I) -> (O,); no gradient where it is at most ``eps``."""
+    lengths: Tensor = Lengths.apply(rows, eps)  # type: ignore[no-untyped-call]  # torch's own signature
+    return lengths
+
+
+class Lengths(torch.autograd.Function):
+    """``length`` whose way back is one product, where that of torch's norm passes over the weight several times."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, eps: float) -> Tensor:
+        lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
+        ctx.save_for_backward(rows, lengths)
+        ctx.eps = eps
+        return lengths
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        rows, lengths = ctx.saved_tensors
+        return rows * torch.where(lengths > ctx.eps, grad / lengths, 0)[:, None], None
 
 
 def layers(model: nn.Module) -> list[nn.Module]:

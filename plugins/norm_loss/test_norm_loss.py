@@ -1,6 +1,7 @@
 """Norm Loss against its definition, its closed-form gradient, and what it must and must not look at."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,11 @@ from paper_toolbox.errors import NothingChanged
 from paper_toolbox.testing.loss import LossSuite
 
 NO = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)  # logits and targets are not looked at
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
 
 
 class TestNormLoss(LossSuite):
@@ -27,14 +33,10 @@ def slow(weights: list[Tensor], lam: float) -> float:
     return lam * total
 
 
-def mixed() -> nn.Sequential:
-    """Layers that count (two), and layers that do not: a norm, an embedding, biases."""
-    return nn.Sequential(nn.Embedding(5, 4), nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(6, 2)).double()
-
-
-def test_sums_over_the_units_of_convolutions_and_linear_layers() -> None:
-    model = mixed()
-    expected = slow([model[1].weight, model[3].weight], 0.02)
+def test_sums_over_the_units_of_convolutions_and_linear_layers_alone() -> None:
+    convolution, linear = nn.Conv2d(3, 6, 3), nn.Linear(6, 2)
+    model = nn.Sequential(nn.Embedding(5, 4), convolution, nn.BatchNorm2d(6), linear).double()
+    expected = slow([convolution.weight, linear.weight], 0.02)
     assert NormLoss(lam=0.02)(*NO, model=model).item() == pytest.approx(expected)
 
 
@@ -80,13 +82,13 @@ def test_attention_counts_its_projections() -> None:
 
 
 def test_a_tied_weight_counts_once() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).double()
-    model[1].weight = model[0].weight
-    assert NormLoss(lam=1)(*NO, model=model).item() == pytest.approx(slow([model[0].weight], 1))
+    one, two = nn.Linear(4, 4).double(), nn.Linear(4, 4).double()
+    two.weight = one.weight
+    assert NormLoss(lam=1)(*NO, model=nn.Sequential(one, two)).item() == pytest.approx(slow([one.weight], 1))
 
 
 def test_looks_at_the_weight_that_a_parametrization_yields() -> None:
-    layer = parametrizations.weight_norm(nn.Linear(4, 3).double())
+    layer: Any = parametrizations.weight_norm(nn.Linear(4, 3).double())
     assert NormLoss(lam=1)(*NO, model=layer).item() == pytest.approx(slow([layer.weight], 1))
     gains = layer.parametrizations.weight.original0
     NormLoss(lam=1)(*NO, model=layer).backward()
@@ -94,7 +96,7 @@ def test_looks_at_the_weight_that_a_parametrization_yields() -> None:
 
 
 def test_does_not_advance_a_power_iteration() -> None:
-    layer = parametrizations.spectral_norm(nn.Linear(6, 4)).train()
+    layer: Any = parametrizations.spectral_norm(nn.Linear(6, 4)).train()
     layer(torch.randn(2, 6))
     before = {k: v.clone() for k, v in layer.state_dict().items()}
     NormLoss()(*NO, model=layer).backward()

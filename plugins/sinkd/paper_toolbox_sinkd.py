@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paper_toolbox import Loss, hookimpl, param
-from paper_toolbox.kit.precision import widen
+from paper_toolbox.kit.precision import exact, widen
 
 PLAIN = 0.05  # costs reach 2: from this λ on exp(-2/λ) and its inverse are far from the ends of float32
 
@@ -54,9 +54,10 @@ def plan(cost: Tensor, lam: float, iters: int) -> Tensor:
     """
     if lam >= PLAIN:
         kernel, v = torch.exp(-cost / lam), torch.ones_like(cost[0])
-        for _ in range(iters):
-            u = 1 / (kernel @ v)
-            v = 1 / (kernel.T @ u)
+        with exact(cost):
+            for _ in range(iters):
+                u = 1 / (kernel @ v)
+                v = 1 / (kernel.T @ u)
         return u[:, None] * kernel * v
     log_kernel, g = -cost / lam, torch.zeros_like(cost[0])
     for _ in range(iters):

@@ -13,6 +13,11 @@ from paper_toolbox.testing.loss import LossSuite
 Array = NDArray[np.float64]
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 class TestSinKD(LossSuite):
     method = SinKD()
     per_sample = False  # the authors sum the distance over the batch
@@ -40,7 +45,9 @@ def softmax(z: Array) -> Array:
 def slow_plan(p_s: Array, p_t: Array, lam: float, iters: int) -> tuple[Array, Array]:
     """The plan and the costs: every row, then every column, divided by its sum; ``iters`` times."""
     n = len(p_s)
-    cost = np.array([[sum(abs(a - b) for a, b in zip(p_s[i], p_t[j], strict=True)) for j in range(n)] for i in range(n)])
+    cost = np.array(
+        [[sum(abs(a - b) for a, b in zip(p_s[i], p_t[j], strict=True)) for j in range(n)] for i in range(n)]
+    )
     k = np.exp(-cost / lam)
     for _ in range(iters):
         for i in range(n):
@@ -75,7 +82,8 @@ def test_whole_loss_is_the_sum_of_its_three_parts() -> None:
 @pytest.mark.parametrize("lam", [0.1, 0.02])
 def test_marginals_are_uniform_when_the_plan_has_settled(lam: float) -> None:
     """Entropic transport between uniform marginals: rows and columns of plan / B sum to 1 / B."""
-    cost = torch.cdist(*(z.softmax(1) for z in outputs()), p=1)
+    z_s, z_t = outputs()
+    cost = torch.cdist(z_s.softmax(1), z_t.softmax(1), p=1)
     p = plan(cost, lam, 5000) / 8
     torch.testing.assert_close(p.sum(0), torch.full((8,), 1 / 8).double())
     torch.testing.assert_close(p.sum(1), torch.full((8,), 1 / 8).double())

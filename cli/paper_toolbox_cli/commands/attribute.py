@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+
 from paper_toolbox.errors import NeedError
 
 from .. import output
@@ -38,4 +39,4 @@ def attribute(
     if as_json:
         output.print_json(report)
     else:
-        output.print_table(("figure", "value"), [*report["faithfulness"].items(), ("picture", report["picture"])])
+        output.print_figures({**report["faithfulness"], "picture": report["picture"]})

@@ -12,7 +12,10 @@ from ..options import Json, complete_method
 
 def check(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="An installed method, or a plugin's folder.", autocompletion=complete_method)
+        str,
+        typer.Argument(
+            metavar="NAME|PATH", help="An installed method, or a plugin's folder.", autocompletion=complete_method
+        ),
     ],
     as_json: Json = False,
 ) -> None:
@@ -29,4 +32,6 @@ def check(
 
 
 def _show(report: dict[str, Any]) -> None:
-    output.print_table(("check", "result", "message"), [(t["name"], t["outcome"], t["message"]) for t in report["tests"]])
+    output.print_table(
+        ("check", "result", "message"), [(t["name"], t["outcome"], t["message"]) for t in report["tests"]]
+    )

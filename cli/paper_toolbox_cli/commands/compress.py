@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from paper_toolbox.errors import GateMissed, ParamError
 
 from .. import output
@@ -23,11 +24,17 @@ def compress(
     run: Run,
     plugin: Plugin = None,
     set_: Set = None,
-    finetune: Annotated[Path | None, typer.Option(metavar="RECIPE", help="Recipe to fine-tune with after each step.")] = None,
-    finetune_epochs: Annotated[int, typer.Option(min=0, help="Epochs after each step; the run's own recipe if none.")] = 0,
+    finetune: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="Recipe to fine-tune with after each step.")
+    ] = None,
+    finetune_epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs after each step; the run's own recipe if none.")
+    ] = 0,
     max_drop: Annotated[float | None, typer.Option(help="Gate: accuracy lost at most, 0.01 is one point.")] = None,
     min_speedup: Annotated[float | None, typer.Option(help="Gate: latency before / after at least.")] = None,
-    max_size: Annotated[str | None, typer.Option(metavar="BYTES", help="Gate: ONNX file at most, as 500k or 2M.")] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Gate: ONNX file at most, as 500k or 2M.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of the batch whose latency is measured.")] = 64,
     out: Out = None,
     as_json: Json = False,
@@ -83,7 +90,9 @@ def _show(report: dict[str, Any], folder: Path, as_json: bool) -> None:
         if key in before:
             numbers = isinstance(before[key], int | float) and after[key]
             show = output.size if key == "onnx_bytes" else output.cell
-            rows.append((key, show(before[key]), show(after[key]), f"{before[key] / after[key]:.2f}×" if numbers else ""))
+            rows.append(
+                (key, show(before[key]), show(after[key]), f"{before[key] / after[key]:.2f}×" if numbers else "")
+            )
     output.print_table(("figure", "before", "after", "ratio"), rows)
     print(f"run  {folder}")
 

@@ -17,10 +17,8 @@ def doctor(
     """Print versions and devices, and open a real session on each ONNX Runtime provider."""
     from paper_toolbox.engine.doctor import doctor as doctor_
 
-    report = doctor_(plugins=plugins)
+    report = doctor_(check_plugins=plugins)
     if as_json:
         output.print_json(report)
-        return
-    for title, content in report.items():
-        rows = list(content.items()) if isinstance(content, dict) else [(title, content)]
-        output.print_table(("", ""), rows, title=title)
+    else:
+        output.print_figures(report)

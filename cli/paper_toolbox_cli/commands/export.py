@@ -14,7 +14,8 @@ def export(
     run: Run,
     out: Out = None,
     precision: Annotated[
-        Literal["fp32", "fp16", "int8"] | None, typer.Option(help="None takes int8 where the run planned it, else fp32.")
+        Literal["fp32", "fp16", "int8"] | None,
+        typer.Option(help="None takes int8 where the run planned it, else fp32."),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set; none takes the exporter's.")] = None,
     as_json: Json = False,
@@ -30,4 +31,4 @@ def export(
     if as_json:
         output.print_json(report)
     else:
-        output.print_table(("figure", "value"), [(k, v) for k, v in report.items() if not isinstance(v, dict)])
+        output.print_figures(report)

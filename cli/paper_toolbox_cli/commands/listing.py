@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+
 from paper_toolbox import catalog
 from paper_toolbox.catalog import Card
 from paper_toolbox.errors import UnknownMethod
@@ -44,7 +45,9 @@ def search(
         return
     _show(installed, False)
     for entry in known:
-        print(f"not installed: {entry['kind']} {entry['name']} – {entry.get('summary', '')}; pip install {entry['package']}")
+        print(
+            f"not installed: {entry['kind']} {entry['name']} – {entry.get('summary', '')}; pip install {entry['package']}"
+        )
 
 
 def _matches(words: list[str], *texts: str) -> bool:

@@ -21,4 +21,4 @@ def measure(run: Run, plugin: Plugin = None, set_: Set = None, data: Data = None
     if as_json:
         output.print_json(figures)
     else:
-        output.print_table(("figure", "value"), list(figures.items()))
+        output.print_figures(figures)

@@ -14,7 +14,9 @@ from ..options import Json
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="snake_case, as it will be called with --plugin.")],
     kind: Annotated[
-        Literal["optimizer", "normalizer", "loss", "compressor", "attributor", "regimen", "model", "diagnostic", "solver"],
+        Literal[
+            "optimizer", "normalizer", "loss", "compressor", "attributor", "regimen", "model", "diagnostic", "solver"
+        ],
         typer.Option(help="What the method is."),
     ],
     folder: Annotated[Path, typer.Option("--in", metavar="FOLDER", help="Where the plugin's folder goes.")] = Path(),

@@ -29,9 +29,5 @@ def run(
     figures = run_(model, Host(), data=data, provider=provider, batch_size=batch_size, bench=bench, nodes=nodes)
     if as_json:
         output.print_json(figures)
-        return
-    rows = []
-    for name, value in figures.items():
-        flat = {f"{name} {key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-        rows += list(flat.items())
-    output.print_table(("figure", "value"), rows)
+    else:
+        output.print_figures(figures)

@@ -16,8 +16,12 @@ def train(
     recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="YAML recipe; options win over it.")] = None,
     plugin: Plugin = None,
     set_: Set = None,
-    model: Annotated[str | None, typer.Option(metavar="SRC", help="mlp, cnn, vit, gpt, module:function, hf:NAME …")] = None,
-    data: Annotated[str | None, typer.Option(metavar="SRC", help="digits, folder:PATH, csv:PATH?target=COLUMN …")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="SRC", help="mlp, cnn, vit, gpt, module:function, hf:NAME …")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SRC", help="digits, folder:PATH, csv:PATH?target=COLUMN …")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of a batch, over all processes.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the split, the weights, the order.")] = None,
@@ -26,7 +30,9 @@ def train(
     teacher: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder of a model to learn from.")] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    explain_config: Annotated[bool, typer.Option(help="Print each value and where it comes from; train nothing.")] = False,
+    explain_config: Annotated[
+        bool, typer.Option(help="Print each value and where it comes from; train nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model with the methods named."""
@@ -52,5 +58,4 @@ def train(
     if as_json:
         output.print_json({"run": str(run.folder), **run.summary})
         return
-    rows = [("run", str(run.folder)), *run.figures.items(), ("parameters", run.summary["parameters"])]
-    output.print_table(("figure", "value"), rows)
+    output.print_figures({"run": str(run.folder), **run.figures, "parameters": run.summary["parameters"]})

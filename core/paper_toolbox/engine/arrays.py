@@ -13,18 +13,17 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .raw import IGNORED, Raw, labelled
+from .raw import IGNORED, Raw, kind_of, labelled
 
 TARGETS = ("y", "targets", "labels", "target")
-KINDS = ("classification", "regression", "tokens")
 
 
 def read_npz(source: str, path: Path, options: Mapping[str, str], known: Mapping[str, Any]) -> Raw:
     """Arrays ``x`` and ``y``, or several named inputs beside ``y``; never a pickle."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, AttributeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, TypeError) as error:
         raise DataError(f"{source}: {path} cannot be read as npz without pickle (truncated?): {error}") from None
     target = options.get("target") or next((name for name in TARGETS if name in arrays), None)
     if target not in arrays:
@@ -35,9 +34,10 @@ def read_npz(source: str, path: Path, options: Mapping[str, str], known: Mapping
     targets = arrays.pop(target)
     if not arrays:
         raise DataError(f"{source}: no input beside the targets {target!r}")
-    inputs: Any = next(iter(arrays.values())) if len(arrays) == 1 else arrays
     names = list(classes.astype(str)) if classes is not None else None
-    return read_arrays(source, inputs, targets, known=known, names=names, task=options.get("task"))
+    raw = read_arrays(source, arrays, targets, known=known, names=names, task=options.get("task"))
+    raw.layout = "tensor" if len(arrays) == 1 else "dict"
+    return raw
 
 
 def read_arrays(
@@ -59,9 +59,7 @@ def read_arrays(
     masks = frozenset(n for n, x in columns.items() if "mask" in n and x.dtype == torch.int64)
     ids = [n for n, x in columns.items() if x.dtype == torch.int64 and n not in masks]
     labels = np.asarray(targets)
-    kind = task or known.get("kind") or _kind(labels, [columns[n] for n in ids])
-    if kind not in KINDS:
-        raise DataError(f"{source}: task={kind}: must be one of {', '.join(KINDS)}")
+    kind = kind_of(source, task or known.get("kind") or _kind(labels, [columns[n] for n in ids]))
     vocabularies = {n: known.get("vocabularies", {}).get(n) or _vocabulary(source, n, columns[n]) for n in ids}
     for name in ids:
         if len(columns[name]) and int(columns[name].max()) >= vocabularies[name]:
@@ -115,6 +113,9 @@ def _set_targets(raw: Raw, source: str, labels: np.ndarray[Any, Any], names: lis
             raise DataError(f"{source}: regression targets hold {labels.dtype}, must hold numbers")
         raw.targets = torch.from_numpy(labels.astype(np.float64)).view(len(labels), -1)
     elif raw.kind == "tokens":
+        shapes = [tuple(raw.inputs[name].shape) for name in raw.vocabularies]
+        if labels.shape not in shapes or labels.dtype.kind not in "iu":
+            raise DataError(f"{source}: token targets are {labels.dtype} {labels.shape}, must be ids of shape {shapes}")
         raw.targets = torch.from_numpy(labels.astype(np.int64))
         raw.outputs = max(raw.vocabularies.values(), default=1)
         wrong = (raw.targets != IGNORED) & ((raw.targets < 0) | (raw.targets >= raw.outputs))

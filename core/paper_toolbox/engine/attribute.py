@@ -34,7 +34,9 @@ def attribute(
 ) -> dict[str, Any]:
     """Explain the predictions on ``samples`` validation samples; writes a picture, an npz and the figures to ``out``."""
     if choice.kind != "attributor":
-        raise NeedError(f"{choice.name} is a {choice.kind}; attribute takes attributors (see `toolbox list attributor`)")
+        raise NeedError(
+            f"{choice.name} is of kind {choice.kind}; attribute takes attributors (see `toolbox list attributor`)"
+        )
     folder = out or artifact.free_name(run.folder / f"attribution-{choice.name}")
     if folder.exists():
         raise ArtifactError(f"{folder} already exists: choose another --out, or remove it")
@@ -48,7 +50,9 @@ def attribute(
         available: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed)}
         if layer is not None:
             available["layer"] = layer
-        found: Tensor = method.attribute(model, inputs, looked_at, **needs.supply(method.attribute, available, choice.name))
+        found: Tensor = method.attribute(
+            model, inputs, looked_at, **needs.supply(method.attribute, available, choice.name)
+        )
         return found.detach()
 
     with evaluating(model), torch.no_grad():

@@ -79,7 +79,9 @@ def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
         return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise PluginError(f"{where} is a {type(value).__name__}: a checkpoint holds tensors, numbers, text and their containers")
+    raise PluginError(
+        f"{where} is a {type(value).__name__}: a checkpoint holds tensors, numbers, text and their containers"
+    )
 
 
 def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .. import artifact, needs
 from ..artifact import Artifact
@@ -20,8 +20,6 @@ from ..errors import ArtifactError, GateMissed, NeedError, NothingChanged
 from ..files import write_json
 from ..host import Host
 from ..kit import quant, surgery
-from ..kit.batch import forward
-from ..kit.capture import evaluating
 from ..recipe import Choice, Recipe
 from .data import Batches, Data
 from .evaluate import evaluate, target_scale
@@ -30,8 +28,10 @@ from .methods import check_needs
 from .objective import plain_loss
 from .onnx_export import export_onnx
 from .onnx_run import latency, run_onnx
+from .onnx_session import feeds
 from .progress import Show, shown
-from .restore import load_data, load_model
+from .restore import load_data, load_model, write_calibration
+from .sizes import sizes
 from .train import accelerator_of, start
 
 
@@ -106,7 +106,9 @@ def _methods(choices: Sequence[Choice], host: Host, data: Data) -> list[Any]:
     methods = []
     for choice in choices:
         if choice.kind != "compressor":
-            raise NeedError(f"{choice.name} is a {choice.kind}; compress takes compressors (see `toolbox list compressor`)")
+            raise NeedError(
+                f"{choice.name} is of kind {choice.kind}; compress takes compressors (see `toolbox list compressor`)"
+            )
         methods.append(host.build(choice.name, choice.kind, **choice.fields))
         check_needs(choice, methods[-1], data.task, teacher=True)
     return methods
@@ -151,49 +153,33 @@ def _finetune(
     return figures
 
 
-def measure(original: nn.Module, model: nn.Module, data: Data, batch_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(
+    original: nn.Module, model: nn.Module, data: Data, batch_size: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Figures before and after: metric, parameters, MACs, ONNX bytes, and latency of one batch, interleaved."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{name}.onnx" for name in ("before", "after")]
         for path, each in zip(paths, (original, model), strict=True):
-            rows.append(_row(each, path, data, batch_size))
+            rows.append(_row(each, path, data))
         inputs, _ = next(iter(Batches(data.validation, batch_size)))
-        for row, figures in zip(rows, latency(paths, inputs), strict=True):
+        for row, figures in zip(rows, latency(paths, feeds(inputs, data.task)), strict=True):
             row["latency_ms"] = figures["p50_ms"]
     return rows[0], rows[1]
 
 
-def _row(model: nn.Module, path: Path, data: Data, batch_size: int) -> dict[str, Any]:
-    quantized = quant.planned(model) is not None
-    precision = "int8" if quantized else "fp32"
-    calibration = Batches(data.train, batch_size)
-    metadata = {"preprocessing": "{}"}
-    export_onnx(model, data.task, calibration, path, precision=precision, metadata=metadata)
-    scale = target_scale(data.preprocessing)
-    found = run_onnx(path, Batches(data.validation, 256), provider="cpu", task=data.task, scale=scale)
+def _row(model: nn.Module, path: Path, data: Data) -> dict[str, Any]:
+    """Export and run; an int8 file may change any share of the answers here, its accuracy is what counts."""
+    int8 = quant.planned(model) is not None
+    precision: Literal["int8", "fp32"] = "int8" if int8 else "fp32"
+    batches = Batches(data.validation, 256)
+    metadata = {"preprocessing": json.dumps(data.preprocessing)}
+    report = export_onnx(
+        model, data.task, batches, path, precision=precision, metadata=metadata, tolerance=1.0 if int8 else None
+    )
     metric = data.task.metric
-    return {metric: found[metric], "precision": precision, **sizes(model, data), "onnx_bytes": onnx_bytes(path)}
-
-
-def onnx_bytes(path: Path) -> int:
-    """Size of the file with its external data."""
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-
-
-def sizes(model: nn.Module, data: Data) -> dict[str, int]:
-    """Parameters, those that are not zero once folded, and multiply-accumulates of one sample."""
-    folded = surgery.fold(copy.deepcopy(model))
-    weights = [p.detach() for p in folded.parameters()]
-    inputs, _ = data.validation.take(torch.tensor([0]))
-    counter = FlopCounterMode(display=False)
-    with counter, evaluating(folded), torch.no_grad():
-        forward(folded, inputs)
-    return {
-        "parameters": sum(w.numel() for w in weights),
-        "nonzero": sum(int(w.count_nonzero()) for w in weights),
-        "macs": counter.get_total_flops() // 2,
-    }
+    figures = run_onnx(path, batches, provider="cpu", task=data.task)
+    return {metric: figures[metric], "precision": precision, **sizes(model, data), "onnx_bytes": report["bytes"]}
 
 
 def _write(
@@ -213,7 +199,7 @@ def _write(
     plan = quant.planned(model)
     artifact.write_structure(folder, surgery.edits(model), plan[0].to_json() if plan else None)
     if plan is not None:
-        quant.write_samples(folder, plan[1])
+        write_calibration(folder, data.task, plan[1])
     artifact.write_weights(folder, model.state_dict())
     chain = [*run.summary.get("chain", []), *({"name": c.name, "fields": c.fields} for c in choices)]
     write_json(folder / "compress.json", report | {"finetune": finetune.to_dict() if finetune else None})

@@ -53,6 +53,8 @@ def open_data(
     if not isinstance(raw, Raw):
         raise DataError(f"{source} gave {type(raw).__name__}: it must give engine.data.Data or (inputs, targets)")
     raw.check(source, few_is_fine=bool(preprocessing))
+    if missing := set((preprocessing or {}).get("standardize", {})) - raw.inputs.keys():
+        raise DataError(f"{source} has no input {min(missing)!r}; it has {', '.join(raw.inputs)}")
     train, held = _split(raw, source, seed, validation)
     record = dict(preprocessing) if preprocessing else _fit(raw, source, train)
     return Data(source, _task(raw), _part(raw, record, train), _part(raw, record, held), record)
@@ -98,7 +100,7 @@ def _statistics(x: Tensor) -> dict[str, Any]:
     dims = [d for d in range(x.dim()) if d != axis + 1]
     count = x.numel() / x.shape[axis + 1]
     shape = [-1 if d == axis + 1 else 1 for d in range(x.dim())]
-    chunks = torch.split(x, 1024)  # type: ignore[no-untyped-call]  # torch's own; bounds the float64 copies
+    chunks = torch.split(x, 1024)  # bounds the float64 copies
     mean = torch.stack([chunk.double().sum(dims) for chunk in chunks]).sum(0) / count
     squares = [(chunk.double() - mean.view(shape)).square().sum(dims) for chunk in chunks]
     std = (torch.stack(squares).sum(0) / count).sqrt()
@@ -112,11 +114,20 @@ def _part(raw: Raw, record: Mapping[str, Any], index: Tensor) -> Columns:
     for name, values in raw.inputs.items():
         rows[name] = values[index]
         if name in record.get("standardize", {}):
+            _check_fits(name, raw.shape(name), record["standardize"][name])
             scales[name] = Scale.of(record["standardize"][name], len(raw.shape(name)))
     targets = raw.targets[index]
     if raw.kind == "regression" and "targets" in record:
         targets = Scale.of(record["targets"], 1)(targets)
     return Columns(rows, scales, targets, raw.layout)
+
+
+def _check_fits(name: str, shape: tuple[int, ...], statistics: Mapping[str, Any]) -> None:
+    recorded, axis = len(statistics["mean"]), statistics["axis"]
+    if axis >= len(shape) or shape[axis] != recorded:
+        raise DataError(
+            f"{name} has shape {shape}, but its recorded statistics have {recorded} entries along axis {axis}"
+        )
 
 
 def _task(raw: Raw) -> Task:

@@ -12,12 +12,12 @@ from ..files import write_json
 from ..host import Host
 from ..kit import quant
 from .data import Batches
-from .onnx_export import export_onnx
+from .onnx_export import Precision, export_onnx
 from .restore import load_data, load_model
 
 
 def export(
-    run: Artifact, out: Path | None, host: Host, *, precision: str | None = None, opset: int | None = None
+    run: Artifact, out: Path | None, host: Host, *, precision: Precision | None = None, opset: int | None = None
 ) -> dict[str, Any]:
     """Write the model of ``run``; ``precision`` None takes int8 where the run planned it, else fp32."""
     model = load_model(run, host)
@@ -26,9 +26,15 @@ def export(
     if path.is_dir():
         raise ArtifactError(f"{path} is a folder: --out takes a file name such as {path / 'model.onnx'}")
     data = load_data(run, host)
-    part = data.train if precision == "int8" else data.validation
     report = export_onnx(
-        model, run.task, Batches(part, 64), path, precision=precision, opset=opset, metadata=provenance(run)
+        model,
+        run.task,
+        Batches(data.validation, 64),
+        path,
+        precision=precision,
+        opset=opset,
+        metadata=provenance(run),
+        calibration=Batches(data.train, 64, seed=run.recipe.training.seed),
     )
     write_json(path.with_suffix(".json"), report)
     return report
@@ -39,7 +45,6 @@ def provenance(run: Artifact) -> dict[str, str]:
     summary = run.summary
     content = {
         "recipe": run.recipe.to_dict(),
-        "task": summary["task"],
         "preprocessing": summary["preprocessing"],
         "figures": summary["figures"],
         "plugins": summary["plugins"],
@@ -48,4 +53,4 @@ def provenance(run: Artifact) -> dict[str, str]:
         "weights_sha256": summary["weights_sha256"],
         "environment": summary["environment"],
     }
-    return {f"paper_toolbox.{key}": json.dumps(value, ensure_ascii=False) for key, value in content.items()}
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in content.items()}

@@ -87,7 +87,7 @@ class Fit:
         try:
             with self._interruptible():
                 while self.at.epoch < self.settings.epochs:
-                    self._epoch()
+                    self.epoch()
         finally:
             self.show.stop()
             self.session.objective.close()
@@ -95,7 +95,8 @@ class Fit:
         assert kept is not None, "an epoch has ended"
         return {k: v for k, v in kept.items() if k != "seconds"}
 
-    def _epoch(self) -> None:
+    def epoch(self) -> None:
+        """One pass over the training part, from where the run stands; then evaluate and save."""
         began, at = time.perf_counter(), self.at
         self.session.batches.epoch = at.epoch
         self.session.wrapped.train()
@@ -182,7 +183,15 @@ class Fit:
         device = self.session.accelerator.device
         batches = Batches(self.session.data.validation, max(256, self.settings.batch_size), device=device)
         figures = evaluate(self.session.model, batches, task, target_scale(self.session.data.preprocessing))
-        at.history.append({"epoch": at.epoch + 1, "step": at.step, "train_loss": train_loss, **figures, "seconds": round(at.seconds, 3)})
+        at.history.append(
+            {
+                "epoch": at.epoch + 1,
+                "step": at.step,
+                "train_loss": train_loss,
+                **figures,
+                "seconds": round(at.seconds, 3),
+            }
+        )
         self._keep(at.history[-1])
         at.epoch, at.batch, at.loss_sum, at.samples = at.epoch + 1, 0, 0.0, 0
         self.show.line(self._text())

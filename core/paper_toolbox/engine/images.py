@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import DataError
-from .raw import Raw, labelled
+from .raw import Raw, labelled, whole
 
 BUDGET = 2**30  # bytes of pixels kept in memory
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -70,7 +70,7 @@ def read_folder(source: str, path: Path, options: Mapping[str, str], known: Mapp
     """One sub-folder per class, images anywhere beneath it."""
     recorded = known.get("image", {})
     size, channels = (
-        _whole(source, name, options.get(name, recorded.get(name, d))) for name, d in (("size", 32), ("channels", 3))
+        whole(source, name, options.get(name, recorded.get(name, d))) for name, d in (("size", 32), ("channels", 3))
     )
     if channels not in MODES:
         raise DataError(f"{source}: channels={channels}: must be 1 (grey) or 3 (colour)")
@@ -100,9 +100,3 @@ def _listed(source: str, folders: Sequence[Path]) -> tuple[list[Path], list[str]
         paths += images
         labels += [folder.name] * len(images)
     return paths, labels
-
-
-def _whole(source: str, name: str, value: Any) -> int:
-    if not str(value).isdigit() or int(value) < 1:
-        raise DataError(f"{source}: {name}={value}: must be a whole number, 1 or more")
-    return int(value)

@@ -10,18 +10,20 @@ from ..artifact import Artifact
 from ..errors import NeedError
 from ..host import Host
 from ..recipe import Choice
-from .compress import sizes
 from .data import Batches
 from .evaluate import evaluate, target_scale
 from .objective import plain_loss
 from .restore import load_data, load_model
+from .sizes import sizes
 
 
 def measure(run: Artifact, choices: Sequence[Choice], host: Host, *, data: str | None = None) -> dict[str, Any]:
     """Loss, metric, parameters and multiply-accumulates on the validation part, and what each diagnostic finds."""
     for choice in choices:
         if choice.kind != "diagnostic":
-            raise NeedError(f"{choice.name} is a {choice.kind}; measure takes diagnostics (see `toolbox list diagnostic`)")
+            raise NeedError(
+                f"{choice.name} is of kind {choice.kind}; measure takes diagnostics (see `toolbox list diagnostic`)"
+            )
     opened, model = load_data(run, host, data), load_model(run, host)
     batches = Batches(opened.validation, 256)
     figures = evaluate(model, batches, opened.task, target_scale(opened.preprocessing))

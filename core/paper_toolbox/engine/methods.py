@@ -48,7 +48,7 @@ def gather(recipe: Recipe, host: Host, task: Task, *, teacher: bool) -> Methods:
             continue
         if choice.kind not in GIVEN:
             instead = ELSEWHERE[choice.kind].format(choice.name)
-            raise NeedError(f"{choice.name} is a {choice.kind}, not a part of training: use {instead}")
+            raise NeedError(f"{choice.name} is of kind {choice.kind}, not a part of training: use {instead}")
         method = host.build(choice.name, choice.kind, **choice.fields)
         check_needs(choice, method, task, teacher=teacher)
         built[choice.kind].append((choice.name, method))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,18 @@ def open_model(
         raise ModelError(f"{source} gave {type(model).__name__}: it must give a torch.nn.Module")
     _try(model, source, task)
     return model
+
+
+def resolved_source(source: str, host: Host) -> str:
+    """``source`` with every field of a model method written out, so that a later default changes nothing."""
+    body, _, query = source.partition("?")
+    scheme, _, name = body.partition(":")
+    if name and scheme != "model":
+        return source
+    chosen = dict(parse_qsl(query, keep_blank_values=True))
+    fields = host.method(name or scheme, "model").from_options(chosen, name or scheme).options()
+    plain = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in fields.items()}
+    return f"{body}?{urlencode(plain)}" if plain else body
 
 
 def example(task: Task, count: int = 2) -> Inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -15,12 +16,8 @@ import onnxruntime as ort
 
 from .onnx_session import open_session, options
 
-INTEGER = frozenset(
-    "QLinearConv QGemm QLinearMatMul MatMulInteger MatMulIntegerToFloat ConvInteger DynamicQuantizeMatMul QAttention"
-    " QLinearAdd QLinearMul QLinearAveragePool QLinearGlobalAveragePool QLinearConcat QLinearSoftmax QLinearSigmoid"
-    " QLinearLeakyRelu QLinearReduceMean QLinearWhere QLinearConvTranspose QLinearLayerNormalization".split()
-)
-FLOAT = frozenset("Conv FusedConv NhwcFusedConv ConvTranspose Gemm FusedGemm MatMul FusedMatMul TransposeMatMul".split())
+INTEGER = re.compile(r"QLinear|QGemm$|QAttention$|MatMulInteger|ConvInteger$|DynamicQuantize(MatMul|LSTM)$")
+FLOAT = re.compile(r"(Fused|NhwcFused)?Conv(Transpose)?$|(Fused)?Gemm$|(Fused|Transpose)?MatMul$")
 NUMPY = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool"}
 
 
@@ -55,7 +52,9 @@ def placement(path: Path, provider: str) -> list[Node]:
 def _node(event: dict[str, Any]) -> Node:
     found = event["args"]
     outputs = found.get("output_type_shape") or [{}]
-    return Node(event["name"].removesuffix("_kernel_time"), found["op_name"], found["provider"], next(iter(outputs[0]), ""))
+    return Node(
+        event["name"].removesuffix("_kernel_time"), found["op_name"], found["provider"], next(iter(outputs[0]), "")
+    )
 
 
 def blank(opened: ort.InferenceSession) -> dict[str, np.ndarray[Any, Any]]:
@@ -90,9 +89,9 @@ def integer_kernels(path: Path) -> dict[str, Any]:
     operators = Counter(node.op_type for node in nodes)
     dequantized = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
     return {
-        "integer": {name: n for name, n in operators.items() if name in INTEGER},
-        "float": {name: n for name, n in operators.items() if name in FLOAT},
+        "integer": {name: n for name, n in operators.items() if INTEGER.match(name)},
+        "float": {name: n for name, n in operators.items() if FLOAT.match(name)},
         "quantize": operators["QuantizeLinear"],
         "dequantize": operators["DequantizeLinear"],
-        "unfused": [n.name for n in nodes if n.op_type in FLOAT and dequantized.intersection(n.input)],
+        "unfused": [n.name for n in nodes if FLOAT.match(n.op_type) and dequantized.intersection(n.input)],
     }

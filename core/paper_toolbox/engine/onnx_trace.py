@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import traceback
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 from torch import Tensor, fx, nn
 
 from ..errors import ExportError
@@ -18,7 +18,6 @@ from ..task import Task
 from .onnx_session import one_line, quiet
 
 OUTPUT = "outputs"
-_PREFIX = "model."
 
 
 class Flat(nn.Module):
@@ -45,8 +44,14 @@ def trace(model: nn.Module, task: Task, inputs: Inputs, opset: int | None) -> to
     try:
         with quiet(), torch.no_grad():
             program = torch.export.export(flat, arguments, dynamic_shapes=shapes, strict=False)
-            names = {"input_names": flat.names, "output_names": [OUTPUT]}
-            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False, **names)
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=flat.names,
+                output_names=[OUTPUT],
+                opset_version=opset,
+                verbose=False,
+            )
     except Exception as error:  # torch raises whatever the model's own code raises; it is named and chained
         raise ExportError(_explain(error, flat)) from error
     if exported is None:
@@ -65,15 +70,17 @@ def _arguments(inputs: Inputs, task: Task) -> tuple[Tensor, ...]:
 def _check(model: ir.Model, opset: int | None) -> None:
     for value in model.graph.inputs:
         if value.shape is not None and isinstance(value.shape[0], int):
-            raise ExportError(f"the model only takes batches of {value.shape[0]}: input {value.name!r} lost its batch axis")
+            raise ExportError(
+                f"the model takes batches of {value.shape[0]} alone: input {value.name!r} lost its batch axis"
+            )
     found = model.opset_imports.get("")
     if opset is not None and found != opset:
-        raise ExportError(f"--opset {opset} cannot be written: the model needs {found}")
+        raise ExportError(f"opset {opset} cannot be written: the exporter gave {found}")
 
 
-def _explain(error: BaseException, model: nn.Module) -> str:
+def _explain(error: BaseException, flat: nn.Module) -> str:
     """``layer body.1 (Twist): the operator toy.twist.default …``, dug out of the frames of a chain of errors."""
-    paths = {id(layer): path for path, layer in model.named_modules()}
+    paths = {id(layer): path for path, layer in flat.named_modules()}
     links = [error]
     while cause := links[-1].__cause__ or links[-1].__context__:
         links.append(cause)
@@ -84,11 +91,20 @@ def _explain(error: BaseException, model: nn.Module) -> str:
             path = paths.get(id(owner), path) if isinstance(owner, nn.Module) else path
             if isinstance(node, fx.Node) and node.op == "call_function":
                 path, operator = _owner(node) or path, str(node.target)
-    path = path.removeprefix(_PREFIX)
-    name = type(model.get_submodule(_PREFIX + path)).__name__ if path else type(model.get_submodule("model")).__name__
-    where = f"layer {path} ({name})" if path not in ("", "model") else f"the model ({name})"
-    what = f"the operator {operator} has no ONNX form" if operator else one_line(links[-1]).split(" Caused by")[0]
-    return f"{where} cannot be exported: {what}"
+    name = type(flat.get_submodule(path or "model")).__name__
+    where = f"layer {_inner(path)} ({name})" if _inner(path) else f"the model ({name})"
+    return f"{where} cannot be exported: " + (
+        f"the operator {operator} has no ONNX form" if operator else _reason(links[-1])
+    )
+
+
+def _reason(error: BaseException) -> str:
+    text = one_line(error)
+    if fixed := re.search(r"specialized it to be a constant \((\d+)\)", text):
+        return f"its code fixes the batch size at {fixed[1]}"
+    if "data-dependent" in text:
+        return "its forward branches on the values of a tensor; " + re.split(r" \(unhinted| Caused by", text)[0]
+    return text
 
 
 def _owner(node: fx.Node) -> str:
@@ -96,11 +112,16 @@ def _owner(node: fx.Node) -> str:
     return next((path for path, _ in reversed(stack.values())), "")
 
 
+def _inner(path: str) -> str:
+    """A path inside ``Flat`` as one inside the model."""
+    return f"{path}.".removeprefix("model.").rstrip(".")
+
+
 def tidy(model: ir.Model) -> None:
     """Nodes named by their layers; constant shapes; no stack traces with the paths of this machine."""
     for node in model.graph.all_nodes():
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-        layer = scopes[-2].removeprefix(_PREFIX) if len(scopes) > 1 else ""
+        layer = _inner(scopes[-2]) if len(scopes) > 1 else ""
         node.name = f"{layer}/{(node.name or node.op_type).removeprefix('node_')}"
         node.metadata_props.clear()
         node.doc_string = None
@@ -108,9 +129,10 @@ def tidy(model: ir.Model) -> None:
             value.metadata_props.clear()
     for weight in list(model.graph.initializers.values()):
         weight.metadata_props.clear()
-        weight.name = (weight.name or "").removeprefix(_PREFIX)
+        weight.name = (weight.name or "").removeprefix("model.")
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
+    ShapeInferencePass(data_prop=True)(model)
     for node in model.graph:
         if node.op_type == "Reshape":
             _fix_shape(model.graph, node)
@@ -118,18 +140,13 @@ def tidy(model: ir.Model) -> None:
 
 
 def _fix_shape(graph: ir.Graph, reshape: ir.Node) -> None:
-    """(batch, 16, 3) of Shape and Concat nodes -> the constant (-1, 16, 3): GPUs leave shape arithmetic to the CPU."""
-    source = reshape.inputs[1].producer() if reshape.inputs[1] is not None else None
-    if source is None or source.op_type != "Concat":
+    """A shape computed as (batch, 16, 3) becomes the constant (-1, 16, 3): GPUs leave such arithmetic to the CPU."""
+    asked, shape = reshape.inputs[1], reshape.outputs[0].shape
+    if asked is None or asked.const_value is not None or shape is None:
         return
-    parts: list[Any] = [None if v is None or v.const_value is None else v.const_value.numpy() for v in source.inputs]
-    dynamic = [v.producer() for v, part in zip(source.inputs, parts, strict=True) if part is None and v is not None]
-    if len(dynamic) != 1 or dynamic[0] is None or dynamic[0].op_type != "Shape" or "end" not in dynamic[0].attributes:
+    sizes = [n if isinstance(n, int) else -1 for n in shape]
+    if sizes.count(-1) != 1 or 0 in sizes:
         return
-    start = dynamic[0].attributes.get_int("start", 0)
-    if dynamic[0].attributes.get_int("end") != start + 1 or any(p is not None and (p <= 0).any() for p in parts):
-        return
-    shape = np.concatenate([np.array([-1]) if p is None else p for p in parts]).astype(np.int64)
-    value = ir.Value(name=f"{reshape.name}_shape", const_value=ir.tensor(shape))
+    value = ir.Value(name=f"{reshape.name}_shape", const_value=ir.tensor(np.array(sizes, np.int64)))
     graph.register_initializer(value)
     reshape.replace_input_with(1, value)

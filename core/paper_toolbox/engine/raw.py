@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 
+Kind = Literal["classification", "regression", "tokens"]
 IGNORED = -100  # a token target that does not count
 
 
@@ -33,7 +34,7 @@ class Raw:
     split in one cut; ``record`` is what the reader must be told to read other data the same way.
     """
 
-    kind: Literal["classification", "regression", "tokens"]
+    kind: Kind
     inputs: dict[str, Tensor | Files]
     targets: Tensor
     classes: tuple[str, ...] = ()
@@ -87,6 +88,21 @@ class Raw:
             )
         if rare := [self.classes[c] for c in present if counts[c] < 2]:
             raise DataError(f"{source}: class {rare[0]!r} has 1 sample; the split needs at least 2 of each class")
+
+
+def kind_of(source: str, text: str) -> Kind:
+    """``text`` as a kind of task."""
+    for kind in get_args(Kind):
+        if kind == text:
+            return kind  # type: ignore[no-any-return]  # one of the literals
+    raise DataError(f"{source}: task={text}: must be one of {', '.join(get_args(Kind))}")
+
+
+def whole(source: str, name: str, value: Any) -> int:
+    """An option that counts something."""
+    if not str(value).isdigit() or int(value) < 1:
+        raise DataError(f"{source}: {name}={value}: must be a whole number, 1 or more")
+    return int(value)
 
 
 def finite(x: Tensor, where: str, columns: Sequence[str]) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .. import artifact, catalog
 from ..artifact import Artifact
 from ..errors import ArtifactError
+from ..files import replacing
 from ..host import Host
 from ..kit import quant, surgery
+from ..kit.batch import Inputs, tensors
+from ..task import Task
 from .data import Data, open_data
 from .models import open_model
+
+CALIBRATION = "calibration.safetensors"
 
 
 def load_model(run: Artifact, host: Host) -> nn.Module:
     """The trained model in evaluation mode, on the CPU."""
-    model = open_model(run.recipe.training.model or "", run.task, host)
+    model = open_model(run.recipe.training.model or "", run.task, host, weights=False)
     trusted = {card.entry.module for card in catalog.cards()}
     surgery.apply_edits(model, run.structure["edits"], trusted)
     try:
@@ -24,8 +33,27 @@ def load_model(run: Artifact, host: Host) -> nn.Module:
         why = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{run.weights} does not fit the model of {run.folder}/recipe.yaml: {why}") from None
     if (plan := run.structure.get("quantization")) is not None:
-        quant.plan_int8(model, quant.QuantPlan.from_json(plan), quant.read_samples(run.folder))
+        quant.plan_int8(model, quant.QuantPlan.from_json(plan), [read_calibration(run)])
     return model.eval()
+
+
+def write_calibration(folder: Path, task: Task, inputs: Inputs) -> None:
+    """``calibration.safetensors``: the inputs that int8 export measures its ranges on."""
+    named = zip((spec.name for spec in task.inputs), tensors(inputs), strict=True)
+    with replacing(folder / CALIBRATION) as temporary:
+        save_file({name: x.contiguous() for name, x in named}, temporary)
+
+
+def read_calibration(run: Artifact) -> Inputs:
+    """What ``write_calibration`` wrote, as the run's model takes it."""
+    try:
+        named = load_file(run.folder / CALIBRATION)
+        values = {spec.name: named[spec.name] for spec in run.task.inputs}
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ArtifactError(f"{run.folder / CALIBRATION} cannot be read: {error}") from error
+    if run.task.layout == "dict":
+        return values
+    return tuple(values.values()) if run.task.layout == "tuple" else next(iter(values.values()))
 
 
 def load_data(run: Artifact, host: Host, source: str | None = None) -> Data:

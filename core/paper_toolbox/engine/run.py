@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..artifact import task_from_json
 from ..errors import ExportError
 from ..host import Host
 from ..recipe import Recipe
 from .data import Batches, Data, open_data
-from .evaluate import target_scale
-from .onnx_run import read_metadata, run_onnx
+from .onnx_run import read_metadata, read_task, run_onnx
 
 
 def run(
@@ -26,28 +24,21 @@ def run(
     nodes: bool = False,
 ) -> dict[str, Any]:
     """Metric on the validation part of the model's own data, or on all of ``data``; figures of speed with ``bench``."""
-    known = _known(path)
-    opened = _open(known, host, data)
-    task = task_from_json(known["task"])
+    metadata = read_metadata(path)
+    task = read_task(path, metadata)
+    opened = _open(path, metadata, host, data)
     if opened.task.inputs != task.inputs:
         raise ExportError(f"{path} takes {_inputs(task)}; {opened.source} has {_inputs(opened.task)}")
-    scale = target_scale(known["preprocessing"])
     batches = Batches(opened.validation, batch_size)
-    figures = run_onnx(
-        path, batches, provider=provider, task=task, scale=scale, batch_size=batch_size, bench=bench, nodes=nodes
-    )
-    return {"model": str(path), "data": opened.source, "samples": len(opened.validation), **figures}
+    figures = run_onnx(path, batches, provider=provider, task=task, batch_size=batch_size, bench=bench, nodes=nodes)
+    return {"data": opened.source, "samples": len(opened.validation), **figures}
 
 
-def _known(path: Path) -> dict[str, Any]:
-    prefix = "paper_toolbox."
-    known = {k.removeprefix(prefix): json.loads(v) for k, v in read_metadata(path).items() if k.startswith(prefix)}
-    if missing := {"task", "recipe", "preprocessing"} - known.keys():
-        raise ExportError(f"{path} does not say its {', '.join(sorted(missing))}: write it with `toolbox export`")
-    return known
-
-
-def _open(known: dict[str, Any], host: Host, data: str | None) -> Data:
+def _open(path: Path, metadata: dict[str, str], host: Host, data: str | None) -> Data:
+    """The validation part of the model's own data, or all of ``data``, treated as the training data was."""
+    if missing := {"recipe", "preprocessing"} - metadata.keys():
+        raise ExportError(f"{path} does not say its {' and '.join(sorted(missing))}: write it with `toolbox export`")
+    known = {name: json.loads(metadata[name]) for name in ("recipe", "preprocessing")}
     settings = Recipe.from_dict(known["recipe"], "the model's recipe").training
     own = data is None or data == settings.data
     share = settings.validation if own else 1

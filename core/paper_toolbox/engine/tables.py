@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from .raw import Raw, labelled
+from .raw import Raw, kind_of, labelled
 
 LEVELS = 32  # a text column with more different values is not one-hot encoded
 CLASSES = 20  # a whole-number target with more different values is a quantity, not a class
@@ -41,7 +41,7 @@ def read_csv(source: str, path: Path, options: Mapping[str, str], known: Mapping
     values = table[target]
     table = table.drop(columns=[target, *dropped])
     spec = known.get("columns") or {str(name): _levels(source, table[name]) for name in table.columns}
-    kind = options.get("task") or known.get("kind") or _kind(values)
+    kind = kind_of(source, options.get("task") or known.get("kind") or _kind(values))
     x, names = _encode(source, table, spec)
     raw = Raw(
         kind=kind, inputs={"row": x}, targets=torch.empty(0), columns=names, record={"columns": spec, "kind": kind}
@@ -61,7 +61,7 @@ def _set_targets(raw: Raw, source: str, values: Any, known: Mapping[str, Any]) -
     elif _is_text(values):
         raise DataError(f"{source}: target column {values.name!r} holds text; regression needs numbers")
     else:
-        raw.targets = torch.from_numpy(values.to_numpy(np.float64))[:, None]
+        raw.targets = torch.tensor(values.to_numpy(np.float64))[:, None]
 
 
 def _encode(source: str, table: Any, spec: Mapping[str, list[str] | None]) -> tuple[torch.Tensor, list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import DataError
-from .raw import Raw
+from .raw import Raw, whole
 
 
 def read_text(source: str, path: Path, options: Mapping[str, str], known: Mapping[str, Any]) -> Raw:
@@ -18,7 +18,7 @@ def read_text(source: str, path: Path, options: Mapping[str, str], known: Mappin
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{source}: {path} is not UTF-8 text: {error}") from None
-    length = int(options.get("length", known.get("length", 64)))
+    length = whole(source, "length", options.get("length", known.get("length", 64)))
     characters = known.get("classes") or sorted(set(text))
     if (count := len(text) // (length + 1)) < 2:
         raise DataError(

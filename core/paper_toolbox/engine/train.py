@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
 from .. import artifact, needs
@@ -17,11 +18,12 @@ from ..errors import ArtifactError, NeedError, NothingChanged
 from ..host import Host
 from ..kit import surgery
 from ..kit.batch import forward
+from ..models.shapes import default_model
 from ..recipe import Recipe
 from .data import Batches, Data, open_data
 from .fit import Fit, Session
 from .methods import Methods, gather
-from .models import default_model, open_model
+from .models import open_model, resolved_source
 from .objective import IGNORED, Objective, plain_loss
 from .pictures import learning_curve
 from .progress import Show, Silent, shown
@@ -30,25 +32,23 @@ from .restore import load_model
 
 def train(recipe: Recipe, out: Path | None, host: Host, *, resume: bool = False, show: Show | None = None) -> Artifact:
     """Train as ``recipe`` says into the new folder ``out``; ``resume`` continues the run that ``out`` holds."""
-    if resume and (out is None or not out.is_dir()):
-        raise ArtifactError(f"nothing to resume in {out}" if out else "--resume needs --out FOLDER, the run to continue")
-    if resume and out is not None and (out / "summary.json").exists():
-        return Artifact.load(out)
-    recipe = artifact.read_recipe(out) if resume and out is not None else recipe
-    if out is not None and not resume and out.exists():
-        raise ArtifactError(f"{out} already exists: choose another --out, remove it, or continue it with --resume")
+    if resume:
+        if out is None or not out.is_dir():
+            raise ArtifactError(
+                f"nothing to resume in {out}" if out else "--resume needs --out FOLDER: the run to continue"
+            )
+        if (out / "summary.json").exists():
+            return Artifact.load(out)
+        recipe = artifact.read_recipe(out)
     accelerator = accelerator_of(recipe)
-    torch.manual_seed(recipe.training.seed)
-    data = open_data(recipe.training.data, seed=recipe.training.seed, validation=recipe.training.validation, host=host)
-    source = recipe.training.model or default_model(data.task)
-    recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, model=source))
-    session = start(recipe, host, data, None, accelerator)
-    folder = out or artifact.free_name(Path("runs") / _name(recipe))
     main = accelerator.is_main_process
+    if main and out is not None and out.exists() and not resume:
+        raise ArtifactError(f"{out} already exists: choose another --out, remove it, or continue it with --resume")
+    session = _session(recipe, host, accelerator)
+    folder = _folder(out, session.recipe)
     if main and not resume:
         artifact.create(folder)
-        artifact.write_recipe(folder, recipe)
-    accelerator.wait_for_everyone()
+        artifact.write_recipe(folder, session.recipe)
     fit = Fit(session, folder, (show or shown()) if main else Silent())
     if resume:
         fit.restore()
@@ -57,6 +57,22 @@ def train(recipe: Recipe, out: Path | None, host: Host, *, resume: bool = False,
         _finish(folder, session, figures, fit)
     accelerator.wait_for_everyone()
     return Artifact.load(folder)
+
+
+def _session(recipe: Recipe, host: Host, accelerator: Accelerator) -> Session:
+    """The run, its random generators seeded and its model named in full."""
+    settings = recipe.training
+    set_seed(settings.seed)
+    data = open_data(settings.data, seed=settings.seed, validation=settings.validation, host=host)
+    source = resolved_source(settings.model or default_model(data.task), host)
+    recipe = dataclasses.replace(recipe, training=dataclasses.replace(settings, model=source))
+    return start(recipe, host, data, None, accelerator)
+
+
+def _folder(out: Path | None, recipe: Recipe) -> Path:
+    """Where the run goes; the first process decides for all."""
+    named = [str(out or artifact.free_name(Path("runs") / _name(recipe)))]
+    return Path(broadcast_object_list(named)[0])
 
 
 def start(
@@ -122,9 +138,13 @@ def _check_processes(methods: Methods, objective: Objective, world: int, precisi
     if world > 1 and any(True for _ in objective.parameters()):
         raise NeedError(f"{', '.join(objective.states)}: a loss with parameters of its own trains in one process only")
     if world > 1 and closure == "loss":
-        raise NeedError("an optimizer without gradients trains in one process only: its random directions are not shared")
+        raise NeedError(
+            "an optimizer without gradients trains in one process only: its random directions are not shared"
+        )
     if precision == "fp16" and closure != "none":
-        raise NeedError("an optimizer that evaluates the loss itself cannot scale it for fp16: use --set precision=bf16")
+        raise NeedError(
+            "an optimizer that evaluates the loss itself cannot scale it for fp16: use --set precision=bf16"
+        )
 
 
 def _teacher(folder: Path, data: Data, host: Host, device: torch.device) -> nn.Module:
@@ -181,4 +201,6 @@ def _name(recipe: Recipe) -> str:
     """``digits-cnn-adamp``, of letters that every file system takes."""
     settings = recipe.training
     words = [settings.data, settings.model or "", *(c.name for c in recipe.plugins)]
-    return "-".join("".join(c if c.isalnum() or c == "_" else "-" for c in w.split("?")[0].split("/")[-1]) for w in words)
+    return "-".join(
+        "".join(c if c.isalnum() or c == "_" else "-" for c in w.split("?")[0].split("/")[-1]) for w in words
+    )

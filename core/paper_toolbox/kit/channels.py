@@ -64,7 +64,7 @@ class Channels:
     def cut(self, group: Group, channels: Sequence[int]) -> None:
         """Remove ``channels`` of ``group`` and record every layer that changes; a failed cut is undone."""
         with evaluating(self.model), differentiable(self.model):
-            reason = self._attempt(group, channels)
+            reason = self._attempt(group, channels) if len(channels) < group.size else "one must stay"
         if reason:
             raise ModelError(f"{len(channels)} channels of {group.path!r} cannot be removed: {reason}")
         for path in group.changed:

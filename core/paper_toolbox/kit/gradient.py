@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import NeedError
 from .batch import forward
 from .capture import evaluating
+from .surgery import find
 
 
 def input_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def target_scores(outputs: Tensor, targets: Tensor) -> Tensor:
         raise NeedError(f"targets must name one output per sample, int64 ({len(outputs)},); they are {found}")
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < outputs.shape[1]:
         raise NeedError(f"targets must lie in 0…{outputs.shape[1] - 1}: the model has {outputs.shape[1]} outputs")
-    return outputs.gather(1, targets[:, None])[:, 0]
+    return outputs.gather(1, targets[:, None].clone())[:, 0]  # a clone, lest autograd meets an inference tensor
 
 
 def check_inputs(inputs: Any) -> None:
@@ -40,6 +41,14 @@ def check_inputs(inputs: Any) -> None:
     if not inputs.is_floating_point():
         kind = str(inputs.dtype).removeprefix("torch.")
         raise NeedError(f"an attribution needs floating inputs; these are {kind} (token ids have no neighbours)")
+
+
+def check_images(inputs: Any) -> Tensor:
+    """The inputs, if they are images (B, C, H, W)."""
+    check_inputs(inputs)
+    if inputs.dim() != 4:
+        raise NeedError(f"this attribution draws maps of images (B, C, H, W); the inputs are {tuple(inputs.shape)}")
+    return inputs  # type: ignore[no-any-return]  # checked to be a tensor
 
 
 @contextmanager
@@ -57,6 +66,12 @@ def gradients(score: Tensor, points: list[Tensor]) -> list[Tensor]:
         return [torch.zeros_like(point) for point in points]
     found = torch.autograd.grad(score, points, allow_unused=True, materialize_grads=True)
     return [gradient.detach() for gradient in found]
+
+
+def leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(path, layer) of the layers that hold no other layers; a parametrized one counts as one."""
+    holds = ((path, layer, [name for name, _ in layer.named_children()]) for path, layer in find(model, nn.Module))
+    return [(path, layer) for path, layer, names in holds if names in ([], ["parametrizations"])]
 
 
 class Call(NamedTuple):

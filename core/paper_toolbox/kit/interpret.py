@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from ..errors import ModelError
 
 Rule = Callable[..., Any]  # (operation, *arguments) -> result, or NotImplemented
+
+#: Layers, functions and methods that act entry by entry, on one tensor or on several of the same height and width.
+ENTRYWISE: tuple[Any, ...] = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus),
+    *(nn.Hardsigmoid, nn.Hardswish, nn.Identity, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
+    *(F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.dropout, torch.relu, torch.sigmoid, torch.tanh),
+    *(operator.add, operator.iadd, operator.mul, torch.add, torch.mul, torch.cat),
+    *("add", "add_", "mul", "relu", "relu_", "sigmoid", "tanh", "contiguous"),
+)
+#: Operations that leave an image's shape behind, or only ask for it.
+READS: tuple[Any, ...] = (nn.Flatten, torch.flatten, getattr, "flatten", "view", "reshape", "size", "dim")
 
 
 class Interpreter(fx.Interpreter):
@@ -61,9 +75,10 @@ def carried(arguments: Any, carrier: type) -> list[Any]:
     return found
 
 
-def unwrapped(arguments: Any, carrier: type, unwrap: Callable[[Any], Any]) -> Any:
-    """The same arguments with ``unwrap(value)`` for each ``carrier`` value."""
-    return map_aggregate(arguments, lambda value: unwrap(value) if isinstance(value, carrier) else value)
+def apply_to(unwrap: Callable[[Any], Any], carrier: type, operation: Rule, args: Any, kwargs: Any) -> Any:
+    """The operation itself on ``unwrap(value)`` in the place of each ``carrier`` value."""
+    plain = map_aggregate((args, kwargs), lambda value: unwrap(value) if isinstance(value, carrier) else value)
+    return operation(*plain[0], **plain[1])
 
 
 def _traced(model: nn.Module, who: str) -> fx.GraphModule:

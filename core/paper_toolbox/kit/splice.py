@@ -64,3 +64,13 @@ def untie(model: nn.Module, owner: nn.Module) -> bool:
         old = owner.get_parameter(name)
         owner.register_parameter(name, nn.Parameter(old.detach().clone(), old.requires_grad))
     return bool(shared)
+
+
+def settle(layer: nn.Module, tensor: str, order: list[str], trained: bool) -> None:
+    """A baked tensor back as torch had it: a parameter if its originals were ``trained``, and in the old ``order``."""
+    if trained and tensor in layer._buffers:  # torch makes a buffer of what was frozen
+        frozen = layer._buffers.pop(tensor)
+        layer.register_parameter(tensor, nn.Parameter(frozen, requires_grad=False))  # type: ignore[arg-type]  # never None
+    for name in order:
+        if name in layer._parameters:
+            layer._parameters[name] = layer._parameters.pop(name)

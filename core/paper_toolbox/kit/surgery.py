@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize as torch_parametrize
 
 from ..errors import ArtifactError, ModelError
 from .record import TRUSTED, arguments, import_name, load_class
-from .splice import at, like, own_class, put, untie
+from .splice import at, like, own_class, put, settle, untie
 
 __all__ = [
     "TRUSTED",
@@ -28,7 +28,7 @@ __all__ = [
     "reshape",
     "unparametrize",
 ]
-_RECORD = "toolbox_edits"
+_RECORD, _ORDER = "toolbox_edits", "toolbox_order"
 
 
 def find(model: nn.Module, types: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[tuple[str, Any]]:
@@ -73,24 +73,24 @@ def parametrize(model: nn.Module, path: str, tensor: str, layer: nn.Module) -> N
     if not isinstance(value, Tensor):
         raise ModelError(f"layer {path!r} ({type(host).__name__}) has no tensor {tensor!r} to parametrize")
     layer.to(value.device, value.dtype if value.is_floating_point() else None)
-    torch_parametrize.register_parametrization(host, tensor, layer)
+    setattr(layer, _ORDER, list(host._parameters))
+    torch_parametrize.register_parametrization(host, tensor, layer).train(host.training)
+    setattr(layer, _RECORD, record)  # paths change when layers are inserted: the layer itself knows its edit
     _record(model, record)
 
 
 def unparametrize(model: nn.Module, path: str, tensor: str) -> None:
     """Bake the parametrizations of one tensor into a plain weight, and forget their edits."""
     host = own_class(at(model, path))
-    originals: nn.Module = host.parametrizations[tensor]  # type: ignore[index, assignment, union-attr]  # a ModuleDict
+    originals: Any = host.parametrizations[tensor]  # type: ignore[index]  # a ModuleDict
     trained, tied = list(originals.parameters()), untie(model, originals)
-    here = {p for p, m in model.named_modules(remove_duplicate=False) if m is host}
-    kept = [e for e in edits(model) if (e["edit"], e.get("tensor")) != ("parametrize", tensor) or e["path"] not in here]
+    undone, order = [getattr(p, _RECORD, None) for p in originals.children()], getattr(originals[0], _ORDER, [])
     with torch.enable_grad():
         torch_parametrize.remove_parametrizations(host, tensor, leave_parametrized=True)
-    if trained and tensor in host._buffers:  # torch makes a buffer of what was frozen
-        host.register_parameter(tensor, nn.Parameter(host._buffers.pop(tensor), requires_grad=False))  # type: ignore[arg-type]
-    setattr(model, _RECORD, kept)
+    settle(host, tensor, order, bool(trained))
+    setattr(model, _RECORD, [e for e in edits(model) if not any(e is u for u in undone)])
     if tied:  # baked, it is no longer the tensor that the other layer holds
-        reshape(model, path)
+        _record(model, _entry("replace", path, host))
 
 
 def fold(model: nn.Module) -> nn.Module:

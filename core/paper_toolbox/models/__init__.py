@@ -9,6 +9,8 @@ from .gpt import Gpt
 from .mlp import Mlp
 from .vit import Vit
 
+__all__ = ["Cnn", "Gpt", "Mlp", "Vit", "model"]
+
 
 @hookimpl
 def model() -> dict[str, type[Model]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head attention; x (B, T, width) -> same. ``allowed`` (B, 1, T, T) bool limits who sees whom."""
+    """Multi-head attention; x (B, T, width) -> same; ``allowed`` (B, 1, T, T) or ``causal`` limits who sees whom."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -18,9 +18,11 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, allowed: Tensor | None = None, causal: bool = False) -> Tensor:
         q, k, v = (self._split(project(x)) for project in (self.query, self.key, self.value))
-        mixed = F.scaled_dot_product_attention(q, k, v, allowed, dropout_p=self.dropout if self.training else 0.0)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, allowed, dropout_p=self.dropout if self.training else 0.0, is_causal=causal
+        )
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -42,7 +44,7 @@ class Block(nn.Module):
         self.reduce = nn.Linear(4 * width, width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
-        x = x + self.drop(self.attention(self.norm1(x), allowed))
+    def forward(self, x: Tensor, allowed: Tensor | None = None, causal: bool = False) -> Tensor:
+        x = x + self.drop(self.attention(self.norm1(x), allowed, causal))
         out: Tensor = x + self.drop(self.reduce(self.gelu(self.expand(self.norm2(x)))))
         return out

@@ -21,8 +21,6 @@ class Decoder(nn.Module):
     Differs from GPT-2: the head has its own weights, so that pruning one of the two layers leaves the other whole.
     """
 
-    causal: Tensor
-
     def __init__(
         self,
         vocabulary: int,
@@ -40,26 +38,42 @@ class Decoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.positions = nn.Parameter(torch.empty(length, width))
         nn.init.normal_(self.positions, std=0.02)
-        self.register_buffer("causal", torch.ones(length, length).tril().bool(), persistent=False)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """mask (B, T): 1 where a token counts."""
-        length = ids.shape[1]
-        allowed = self.causal[:length, :length]  # (T, T)
-        if mask is not None:
-            itself = torch.eye(self.causal.shape[0], dtype=torch.bool, device=ids.device)[:length, :length]
-            allowed = allowed & mask[:, None, None, :].bool() | itself  # (B, 1, T, T); nobody looks at nothing
-        x = self.embedding(ids) + self.positions[:length]
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.decode(ids, None)
+
+    def decode(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """ids (B, T); mask (B, T): 1 where a token counts."""
+        allowed = None if mask is None else _allowed(mask)
+        x = self.embedding(ids) + self.positions[: ids.shape[1]]
         for block in self.blocks:
-            x = block(x, allowed)
+            x = block(x, allowed, causal=mask is None)
         x = self.norm(x)
         if self.pooled:
             x = x.mean(1) if mask is None else _average(x, mask)
         out: Tensor = self.head(x)
         return out
+
+
+class Masked(nn.Module):
+    """A decoder that is told which tokens count; apart from it, so that each has one graph."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.decoder.decode(ids, mask)
+
+
+def _allowed(mask: Tensor) -> Tensor:
+    """mask (B, T) -> (B, 1, T, T): who may look at whom; each at itself, so that nobody looks at nothing."""
+    square = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device)
+    itself = square.tril() & square.triu()
+    return square.tril() & mask[:, None, None, :].bool() | itself
 
 
 def _average(x: Tensor, mask: Tensor) -> Tensor:
@@ -85,4 +99,4 @@ class Gpt(Model):
         body = Decoder(
             vocabulary, length, self.width, self.depth, self.heads, self.dropout, task.outputs, task.kind != "tokens"
         )
-        return ordered(task, specs, body)
+        return ordered(task, specs, body if len(specs) == 1 else Masked(body))

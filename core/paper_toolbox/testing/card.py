@@ -49,6 +49,8 @@ def write(folder: Path, *, check: bool = False) -> bool:
     card = folder / "README.md"
     with staged(folder) as distribution:
         methods = methods_of(distribution)
+    if not card.is_file():
+        raise PluginError(f"{folder} has no card: README.md is missing")
     old = card.read_text("utf-8")
     new = fresh(old, methods, str(card))
     if new != old and not check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +28,7 @@ SEQUENCES = Task(
 
 
 def inputs_of(task: Task, count: int, seed: int = 0) -> Inputs:
-    """Random inputs as ``task`` lays them out; a mask hides some of the last positions."""
+    """Random inputs as ``task`` lays them out; a mask hides the end of one sample, the start of the next."""
     generator = torch.Generator().manual_seed(seed)
     made: dict[str, Tensor] = {}
     for spec in task.inputs:
@@ -36,7 +37,9 @@ def inputs_of(task: Task, count: int, seed: int = 0) -> Inputs:
             made[spec.name] = torch.randint(spec.vocabulary, shape, generator=generator)
         elif spec.dtype == "int64":
             kept = torch.randint(1, spec.shape[0] + 1, (count, 1), generator=generator)
-            made[spec.name] = (torch.arange(spec.shape[0]) < kept).long()
+            mask = (torch.arange(spec.shape[0]) < kept).long()
+            mask[1::2] = mask[1::2].flip(1)
+            made[spec.name] = mask
         else:
             made[spec.name] = torch.randn(shape, generator=generator)
     if task.layout == "dict":
@@ -125,16 +128,14 @@ def _exported(model: nn.Module, task: Task, path: Path) -> Any:
     import onnxruntime
 
     arguments = tuple(tensors(inputs_of(task, 2)))
-    batch = torch.export.Dim("batch", min=1)
-    torch.onnx.export(
-        _Positional(model, task).eval(),
-        arguments,
-        str(path),
-        dynamo=True,
-        verbose=False,
-        input_names=[spec.name for spec in task.inputs],
-        dynamic_shapes=(tuple({0: batch} for _ in arguments),),
-    )
+    named = [spec.name for spec in task.inputs]
+    dynamic = (tuple({0: torch.export.Dim("batch", min=1)} for _ in arguments),)
+    positional = _Positional(model, task).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecated calls
+        torch.onnx.export(
+            positional, arguments, str(path), dynamo=True, verbose=False, input_names=named, dynamic_shapes=dynamic
+        )
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 

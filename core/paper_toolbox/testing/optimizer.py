@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import needs
-from ..errors import ParamError, ToolboxError
 from ..kinds import Optimizer
-from ..kit.rule import Rule
 
 SHAPES = {"scalar": (), "bias": (7,), "one": (1,), "matrix": (4, 3), "row": (1, 6), "column": (5, 1), "kernel": (4, 3, 3, 3)}
 

@@ -1,0 +1,118 @@
+"""Integrated gradients: the axioms of the paper, and the reference implementation rule by rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from paper_toolbox_integrated_gradients import IntegratedGradients, quadrature
+from torch import Tensor, nn
+
+from paper_toolbox.errors import NeedError, ParamError
+from paper_toolbox.testing.attributor import AttributorSuite
+
+RULES = ["gausslegendre", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid"]
+ZERO = torch.zeros(1, dtype=torch.int64)
+
+
+class TestIntegratedGradients(AttributorSuite):
+    method = IntegratedGradients(steps=64)
+    linear = "weight times input"
+    complete = True
+
+
+class Saturated(nn.Module):
+    """f(x) = 1 - relu(1 - x): flat from x = 1 on (section 2.1 of the paper)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1 - (1 - x).relu()
+
+
+def test_a_saturated_input_still_gets_its_share() -> None:
+    x = torch.full((1, 1), 2.0, dtype=torch.float64)
+    found = IntegratedGradients(steps=400, method="riemann_middle").attribute(Saturated(), x, ZERO)
+    torch.testing.assert_close(found, torch.ones_like(x), atol=1e-12, rtol=0)  # the gradient at x is 0
+
+
+def test_the_map_of_a_smooth_network_is_complete() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 9), nn.Tanh(), nn.Linear(9, 2)).double()
+    x, x0 = torch.randn(4, 5).double(), torch.randn(4, 5).double()
+    t = torch.tensor([0, 1, 1, 0])
+    found = IntegratedGradients(steps=40).attribute(net, x, t, baseline=x0).sum(1)
+    expected = (net(x) - net(x0)).gather(1, t[:, None])[:, 0].detach()
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
+def test_networks_that_compute_the_same_have_the_same_map() -> None:
+    torch.manual_seed(0)
+    one: Any = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 2)).double()
+    first, last = one[0], one[2]
+    wide = nn.Linear(5, 14).double()
+    two: Any = nn.Sequential(wide, nn.ReLU(), nn.Linear(14, 2).double())
+    with torch.no_grad():  # every hidden unit twice, at 1/4 and 3/4 of its size
+        wide.weight.copy_(torch.cat([0.25 * first.weight, 0.75 * first.weight]))
+        wide.bias.copy_(torch.cat([0.25 * first.bias, 0.75 * first.bias]))
+        two[2].weight.copy_(torch.cat([last.weight, last.weight], 1))
+        two[2].bias.copy_(last.bias)
+    x, t = torch.randn(3, 5).double(), torch.tensor([0, 1, 1])
+    torch.testing.assert_close(IntegratedGradients().attribute(one, x, t), IntegratedGradients().attribute(two, x, t))
+
+
+def test_an_input_that_is_not_used_gets_nothing() -> None:
+    layer = nn.Linear(4, 2).double()
+    with torch.no_grad():
+        layer.weight[:, 2] = 0
+    x = torch.randn(3, 4).double()
+    found = IntegratedGradients().attribute(nn.Sequential(layer, nn.Tanh()), x, torch.tensor([0, 1, 0]))
+    assert (found[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("steps", [2, 7, 50])
+def test_matches_captum(rule: Any, steps: int) -> None:
+    captum = pytest.importorskip("captum.attr")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(64, 3)).double().eval()
+    x, x0, t = torch.randn(3, 2, 6, 6).double(), torch.randn(3, 2, 6, 6).double(), torch.tensor([0, 2, 1])
+    theirs = captum.IntegratedGradients(net).attribute(x, x0, target=t, n_steps=steps, method=rule)
+    ours = IntegratedGradients(steps=steps, method=rule).attribute(net, x, t, baseline=x0)
+    torch.testing.assert_close(ours, theirs.detach(), atol=1e-7, rtol=1e-5)  # captum keeps α_k and w_k in float32
+
+
+@pytest.mark.parametrize("rule", RULES[:4])
+def test_weights_sum_to_one_and_nodes_lie_on_the_line(rule: str) -> None:
+    for steps in (1, 2, 33):
+        nodes, weights = quadrature(rule, steps)
+        torch.testing.assert_close(weights.sum(), torch.ones((), dtype=torch.float64))
+        assert ((nodes >= 0) & (nodes <= 1)).all()
+
+
+def test_gauss_legendre_is_exact_for_polynomials_up_to_degree_2m_minus_1() -> None:
+    nodes, weights = quadrature("gausslegendre", 5)
+    for degree in range(10):
+        assert (weights * nodes**degree).sum().item() == pytest.approx(1 / (degree + 1), abs=1e-14)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 10_000])
+def test_rows_at_once_do_not_change_the_map(rows: int) -> None:
+    model, *batch = TestIntegratedGradients().case("mlp")
+    expected = IntegratedGradients(steps=9).attribute(model, *batch)
+    found = IntegratedGradients(steps=9, internal_batch_size=rows).attribute(model, *batch)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_baseline_is_a_field_or_a_tensor() -> None:
+    model, x, t = TestIntegratedGradients().case("mlp")
+    as_field = IntegratedGradients(baseline=0.5).attribute(model, x, t)
+    torch.testing.assert_close(IntegratedGradients().attribute(model, x, t, baseline=torch.full((6,), 0.5)), as_field)
+    assert not torch.allclose(as_field, IntegratedGradients().attribute(model, x, t))
+    assert (IntegratedGradients().attribute(model, x, t, baseline=x) == 0).all()
+    with pytest.raises(NeedError, match="does not broadcast"):
+        IntegratedGradients().attribute(model, x, t, baseline=torch.zeros(5))
+
+
+def test_the_trapezoid_needs_two_points() -> None:
+    with pytest.raises(ParamError, match="at least 2"):
+        quadrature("riemann_trapezoid", 1)

@@ -1,0 +1,210 @@
+import copy
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from paper_toolbox_structured_pruning import StructuredPruning
+from torch import nn
+
+from paper_toolbox.errors import DataError, ModelError, NothingChanged
+from paper_toolbox.kit import surgery
+from paper_toolbox.kit.channels import Channels
+from paper_toolbox.kit.sparsity import attach
+from paper_toolbox.testing.compressor import CompressorSuite
+from paper_toolbox.testing.small import build
+
+
+class TestStructuredPruning(CompressorSuite):
+    method = StructuredPruning(sparsity=0.5)
+    models = ("mlp", "cnn", "transformer")
+    left = (0.2, 0.75)
+    identity = StructuredPruning(sparsity=0)
+
+
+class TestPerLayer(CompressorSuite):
+    method = StructuredPruning(sparsity=0.5, scope="layer", importance="l2", round_to=4)
+    models = ("mlp", "cnn", "transformer")
+    left = (0.2, 0.75)
+
+
+class TestRandom(CompressorSuite):
+    method = StructuredPruning(importance="random")
+    models = ("mlp", "cnn", "transformer")
+    exports = False
+
+
+def cut(model, x, **fields):
+    return StructuredPruning(**fields).compress(model, batches=[(x, torch.zeros(len(x)))])
+
+
+def test_channels_are_really_gone_through_residual_connections():
+    small = build("cnn")
+    model = cut(small.model, small.batches[0][0], scope="layer")
+    assert model[0].weight.shape == (4, 2, 3, 3)
+    assert model[3].conv2.weight.shape == (8, 8, 3, 3)
+    assert model[3].shortcut[0].weight.shape[0] == model[4].shortcut[0].weight.shape[1] == 8
+    assert (model[1].num_features, model[7].in_features, model[7].out_features) == (4, 8, 4)
+    assert {e["edit"] for e in surgery.edits(model)} == {"replace"}
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
+def test_a_cut_equals_zeroing_what_is_read_of_the_channels(name):
+    """Channels that nobody reads can go without a trace: so exactly these must be the ones that go."""
+    small = build(name)
+    inputs = small.batches[0][0]
+    reader, maker = {"mlp": ("2", "0"), "cnn": ("3.conv2", "3.conv1"), "transformer": ("reduce", "expand")}[name]
+    dead = [1, 4, 5]
+    with torch.no_grad():
+        small.model.get_submodule(reader).weight[:, dead] = 0
+        small.model.get_submodule(maker).weight[dead] *= 1e-6  # and of least importance
+    run = (lambda m: m(**inputs)) if isinstance(inputs, dict) else (lambda m: m(inputs))
+    before, width = run(small.model), small.model.get_submodule(maker).weight.shape[0]
+    channels = Channels(small.model, inputs)
+    group = next(g for g in channels.groups if g.path == maker)
+    ours = StructuredPruning()
+    assert sorted(ours.score(group).argsort()[:3].tolist()) == dead
+    channels.cut(group, dead)
+    assert small.model.get_submodule(maker).weight.shape[0] == width - 3
+    torch.testing.assert_close(run(small.model), before, atol=1e-5, rtol=1e-4)
+
+
+def test_importance_decides_who_stays():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.arange(1, 9)[:, None] * torch.ones(8, 6))
+        model[1].weight.copy_(torch.arange(8, 0, -1))
+    x = torch.randn(4, 6)
+    for importance in ("l1", "l2"):
+        assert cut(copy.deepcopy(model), x, importance=importance)[0].weight[:, 0].tolist() == [5, 6, 7, 8]
+    assert cut(copy.deepcopy(model), x, importance="bn_scale")[1].weight.tolist() == [8, 7, 6, 5]
+
+
+def test_scopes_and_limits():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 3))
+    model[0].weight.data[:10] *= 1e-3  # few channels of the first layer matter
+    x = torch.randn(4, 6)
+
+    def widths(**fields):
+        after = cut(copy.deepcopy(model), x, **fields)
+        return after[0].out_features, after[2].out_features
+
+    assert widths(scope="layer") == (10, 10)
+    assert widths(sparsity=0.3) == (10, 18)
+    assert widths(scope="layer", sparsity=0.45, round_to=8) == (16, 16)
+    assert widths(scope="layer", sparsity=0.95, max_layer_sparsity=0.8) == (4, 4)
+    assert widths(scope="layer", skip=("0",)) == (20, 10)
+
+
+def test_outputs_attention_and_norms_over_channels_are_never_touched():
+    small = build("transformer")
+    channels = Channels(small.model, small.batches[0][0])
+    assert [g.path for g in channels.groups] == ["expand"]
+    assert set(channels.refused) == {"head", "value", "reduce"} | (set(channels.refused) & {"query", "key", "out"})
+    assert "LayerNorm" in channels.refused["reduce"]
+    before = {n: p.shape for n, p in small.model.named_parameters()}
+    model = cut(small.model, small.batches[0][0])
+    changed = {n for n, p in model.named_parameters() if p.shape != before[n]}
+    assert changed == {"expand.weight", "expand.bias", "reduce.weight"}
+
+
+class Softmax(nn.Module):
+    """Normalizes over its channels, so that none can go unnoticed."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.second(self.first(x).softmax(1))
+
+
+def test_what_mixes_channels_is_refused_by_name():
+    with pytest.raises(NothingChanged, match=r"removed 0 channels: .*'first': an operation between the layers mixes"):
+        cut(Softmax(), torch.randn(4, 6))
+
+
+def test_a_model_that_counts_on_its_width_is_refused_and_put_back():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.second(self.first(x).view(-1, 8))
+
+    model = Fixed()
+    first = model.first.weight
+    with pytest.raises(NothingChanged, match="the model counts on them"):
+        cut(model, torch.randn(4, 6))
+    assert model.first.weight is first
+    assert model.first.out_features == 8
+    channels = Channels(build("mlp").model, torch.randn(4, 6))
+    with pytest.raises(ModelError, match="24 channels of '0' cannot be removed"):
+        channels.cut(channels.groups[-1], list(range(24)))
+
+
+def test_building_the_graph_has_an_end():
+    class Slow(nn.Module):
+        def forward(self, x):
+            time.sleep(1)
+            return x
+
+    with pytest.raises(
+        ModelError, match=r"the dependency graph of Sequential cannot be built: not done within 0\.05 s"
+    ):
+        cut(nn.Sequential(nn.Linear(6, 4), Slow(), nn.Linear(4, 2)), torch.randn(4, 6), timeout=0.05)
+
+
+def test_parametrizations_are_folded_and_modes_kept():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).train()
+    model[1].eval()
+    model[0].bias.requires_grad_(False)
+    attach(model, "0", torch.rand(8, 6) > 0.2)
+    cut(model, torch.randn(4, 6))
+    assert not hasattr(model[0], "parametrizations")
+    assert [m.training for m in model] == [True, False, True, True]
+    assert [p.requires_grad for p in model[0].parameters()] == [True, False]
+    assert model[0].out_features == 4
+
+
+def test_flattened_images_concatenation_and_low_rank_layers():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 6, 3, padding=1)
+            self.mix, self.head = nn.Conv2d(10, 4, 1), nn.Linear(4 * 16, 3)
+
+        def forward(self, x):
+            return self.head(self.mix(torch.cat([self.a(x), self.b(x)], 1).relu()).flatten(1))
+
+    model = cut(Wide(), torch.randn(4, 1, 4, 4), scope="layer")
+    assert (model.a.out_channels, model.b.out_channels, model.mix.in_channels, model.head.in_features) == (2, 3, 5, 32)
+
+
+def test_frozen_batches_and_empty_ones():
+    with torch.no_grad():
+        assert cut(build("mlp").model.requires_grad_(False), torch.randn(4, 6))[0].out_features < 24
+    with pytest.raises(DataError, match="one batch"):
+        StructuredPruning().compress(build("mlp").model, batches=[])
+
+
+def test_what_is_important_is_what_a_trained_model_needs():
+    torch.manual_seed(0)
+    x = torch.randn(256, 10)
+    y = (x[:, 0] > 0).long()
+    model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 2))
+    sgd = torch.optim.SGD(model.parameters(), 0.5, weight_decay=1e-2)
+    for _ in range(300):
+        sgd.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        sgd.step()
+
+    def accuracy(**fields):
+        return (cut(copy.deepcopy(model), x, sparsity=0.8, **fields)(x).argmax(1) == y).float().mean().item()
+
+    chance = sum(accuracy(importance="random", seed=seed) for seed in range(5)) / 5
+    assert accuracy() > chance + 0.1, (accuracy(), chance)
