@@ -40,7 +40,7 @@ class TestConformance({suite}):
 def check(target: str, *, limit: float = 300.0) -> dict[str, Any]:
     """The report on an installed method's package, or on a plugin folder; all of it within ``limit`` seconds.
 
-    ``{"package", "version", "methods", "passed", "checks": [{"name", "outcome", "message"}], "warnings"}``
+    ``{"package", "version", "methods", "passed", "tests": [{"name", "outcome", "message"}], "warnings"}``
     """
     from .testing.process import run
 
@@ -53,11 +53,11 @@ def check(target: str, *, limit: float = 300.0) -> dict[str, Any]:
         package, version = found.metadata["Name"], found.version
         if not cards:
             raise PluginError(f"{package} announces no method: it has no entry point in a group paper_toolbox.<kind>")
-        tests = [*_written(cards, package, work), *_own_tests(cards, roots)]
-        checks, warnings = run(tests, [name, *roots], work, limit, package)
-    passed = all(check["outcome"] != "failed" for check in checks)
+        files = [*_written(cards, package, work), *_own_tests(cards, roots)]
+        outcomes, warnings = run(files, [name, *roots], work, limit, package)
+    passed = all(test["outcome"] != "failed" for test in outcomes)
     report = {"package": package, "version": version, "methods": [f"{card.kind}:{card.name}" for card in cards]}
-    return {**report, "passed": passed, "checks": checks, "warnings": warnings}
+    return {**report, "passed": passed, "tests": outcomes, "warnings": warnings}
 
 
 def _locate(target: str, work: Path) -> tuple[Distribution, list[str]]:

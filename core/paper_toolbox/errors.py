@@ -49,7 +49,7 @@ class GateMissed(ToolboxError):
 
     exit_status = 3
 
-    def __init__(self, message: str, report: dict[str, Any] | None = None, folder: Path | None = None) -> None:
+    def __init__(self, message: str, report: dict[str, Any] | None = None, folder: Path = Path()) -> None:
         super().__init__(message)
         self.report = report or {}
         self.folder = folder

@@ -8,9 +8,12 @@ import functools
 import operator
 from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from .errors import ParamError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 def param(
@@ -109,41 +112,42 @@ def _type_name(hint: Any) -> str:
 def _validate(cls: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
-    try:
-        checked: dict[str, Any] = _adapter(cls).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        doc = next(f.metadata.get("doc", "") for f in dataclasses.fields(cls) if f.name == name)
-        said = first["msg"].replace("Value error, ", "").replace("Input should", "must")
-        raise ParamError(f"{cls.__name__}.{name} = {values[name]!r}: {said}" + (f" ({doc})" if doc else "")) from None
+    checked = {}
+    validators = _validators(cls)  # type: ignore[arg-type]  # a class is hashable; mypy looks at its instances' __hash__
+    for field, validator in zip(dataclasses.fields(cls), validators, strict=True):
+        value = values[field.name]
+        try:
+            checked[field.name] = validator.validate_python(value)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].replace("Value error, ", "").replace("Input should", "must")
+            doc = f" ({field.metadata['doc']})" if field.metadata.get("doc") else ""
+            raise ParamError(f"{cls.__name__}.{field.name} = {value!r}: {said}{doc}") from None
     return checked
 
 
 @functools.cache
-def _adapter(cls: type[Settings]) -> Any:
-    """The pydantic validator of a class's fields; pydantic is imported when the first method is built."""
-    from pydantic import BeforeValidator, ConfigDict, TypeAdapter
-    from pydantic import Field as Constraint
-    from typing_extensions import TypedDict
+def _validators(cls: type[Settings]) -> list[TypeAdapter[Any]]:
+    """One pydantic validator a field; pydantic is imported when the first method is built."""
+    from pydantic import ConfigDict, TypeAdapter
 
     hints = get_type_hints(cls)
+    config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
+    declared = dataclasses.fields(cls)
+    return [TypeAdapter(_bounded(hints[f.name], f.metadata.get("bounds", {})), config=config) for f in declared]
 
-    def bounded(hint: Any, bounds: dict[str, float]) -> Any:
-        """``hint`` with the bounds on every number in it."""
-        if get_origin(hint) is tuple:
-            items = tuple(a if a is Ellipsis else bounded(a, bounds) for a in get_args(hint))
-            return Annotated[tuple[items], BeforeValidator(_split)]  # type: ignore[valid-type]  # built at run time
-        if get_origin(hint) in (Union, UnionType):
-            arms = tuple(a if a is type(None) else bounded(a, bounds) for a in get_args(hint))
-            return Annotated[functools.reduce(operator.or_, arms), BeforeValidator(_none)]
-        return Annotated[hint, Constraint(**bounds)]
 
-    config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True, strict=False)
-    shape = {f.name: bounded(hints[f.name], f.metadata.get("bounds", {})) for f in dataclasses.fields(cls)}
-    typed = TypedDict(cls.__name__, shape)  # type: ignore[operator]  # functional form with run-time keys
-    typed.__pydantic_config__ = config
-    return TypeAdapter(typed)
+def _bounded(hint: Any, bounds: dict[str, float]) -> Any:
+    """``hint`` with ``bounds`` on every number in it, reading tuples and None from text."""
+    from annotated_types import Interval
+    from pydantic import BeforeValidator
+
+    if get_origin(hint) is tuple:
+        items = tuple(a if a is Ellipsis else _bounded(a, bounds) for a in get_args(hint))
+        return Annotated[tuple[items], BeforeValidator(_split)]  # type: ignore[valid-type]  # built at run time
+    if get_origin(hint) in (Union, UnionType):
+        arms = (a if a is type(None) else _bounded(a, bounds) for a in get_args(hint))
+        return Annotated[functools.reduce(operator.or_, arms), BeforeValidator(_none)]
+    return Annotated[hint, Interval(**bounds)]
 
 
 def _split(value: Any) -> Any:

@@ -16,12 +16,12 @@ NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LONGEST = 36
 
 
-def new(name: str, kind: str, folder: Path | None = None) -> list[Path]:
-    """Write a plugin that offers ``name``; ``folder`` is made (default: ``name``, in ``plugins`` where that exists)."""
+def new(name: str, kind: str, folder: Path = Path()) -> list[Path]:
+    """Write a plugin that offers ``name`` into a folder of that name inside ``folder``; the files written."""
     check_name(name, kind)
-    folder = folder or (Path("plugins") if Path("plugins").is_dir() else Path()) / name
+    folder = folder / name
     if folder.exists():
-        raise ToolboxError(f"{folder} exists already: give another folder, or remove it")
+        raise ToolboxError(f"{folder} exists already: choose another name or place, or remove it")
     words = {
         "name": name,
         "Name": class_name(name),

@@ -156,24 +156,22 @@ def test_without_any_gradient_it_is_plain_svd():
     torch.testing.assert_close(blind(x), Svd().compress(copy.deepcopy(model))(x))
 
 
-@pytest.mark.slow
-def test_the_loss_suffers_less_than_under_plain_svd_on_digits():
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    x, y = torch.tensor(data.data / 16, dtype=torch.float32), torch.tensor(data.target)
+def test_the_loss_suffers_less_than_under_plain_svd():
+    """Independent inputs of very different scales, a trained classifier, unseen samples; the mean of three seeds."""
     losses = {"fwsvd": 0.0, "svd": 0.0}
     for seed in range(3):
         torch.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
-        adam = torch.optim.Adam(model.parameters(), 3e-3)
-        for _ in range(300):
+        x = torch.randn(1536, 32) * torch.logspace(-2, 0.5, 32)[torch.randperm(32)]
+        y = ((x @ torch.randn(32, 24) / 32**0.5).tanh() @ torch.randn(24, 5)).argmax(1)
+        model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5))
+        adam = torch.optim.AdamW(model.parameters(), 3e-3)
+        for step in range(240):
+            part = slice(128 * (step % 8), 128 * (step % 8) + 128)
             adam.zero_grad()
-            F.cross_entropy(model(x), y).backward()
+            F.cross_entropy(model(x[part]), y[part]).backward()
             adam.step()
-        batches = list(zip(x.split(256), y.split(256), strict=True))
-        cut = Fwsvd(ratio=0.3).compress(copy.deepcopy(model), batches=batches, loss=F.cross_entropy)
-        losses["fwsvd"] += F.cross_entropy(cut(x), y).item() / 3
-        losses["svd"] += F.cross_entropy(Svd(ratio=0.3).compress(model)(x), y).item() / 3
-    print(losses)
-    assert losses["fwsvd"] < losses["svd"]
+        batches = [(x[:1024], y[:1024])]
+        ours = Fwsvd(ratio=0.5).compress(copy.deepcopy(model), batches=batches, loss=F.cross_entropy)
+        losses["fwsvd"] += F.cross_entropy(ours(x[1024:]), y[1024:]).item() / 3
+        losses["svd"] += F.cross_entropy(Svd(ratio=0.5).compress(model)(x[1024:]), y[1024:]).item() / 3
+    assert losses["fwsvd"] < 0.95 * losses["svd"], losses

@@ -74,7 +74,7 @@ def fill(x: Tensor, mask: Tensor, times: int, eps: float = 1e-5) -> Tensor:
 
 def convolve(layer: nn.Conv2d, h: Masked) -> Masked:
     """An output exists where its window sees a visible pixel."""
-    x = layer(h.x)
+    x = layer(fill(h.x, h.mask, max(layer.kernel_size)))
     ones = torch.ones_like(layer.weight[: layer.groups])
     mask = (layer._conv_forward(h.mask.expand_as(h.x), ones, None)[:, :1] > 0).to(x)  # its stride, padding, dilation
     return Masked(x * mask, mask)

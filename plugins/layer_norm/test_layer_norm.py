@@ -37,8 +37,8 @@ class TestLayerNormByPosition(NormalizerSuite):
 
 def norm_of(kind: nn.Module, **fields: Any) -> nn.Module:
     """What takes the place of ``kind``."""
-    model = LayerNorm(**fields).apply(nn.Sequential(kind))
-    return model[0]  # type: ignore[index, return-value]  # a Sequential
+    model: Any = LayerNorm(**fields).apply(nn.Sequential(kind))
+    return model[0]  # type: ignore[no-any-return]  # a Sequential
 
 
 def conv_net(*norms: nn.Module) -> nn.Sequential:
@@ -79,11 +79,11 @@ def test_equals_torch(mode: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("mode", ["sample", "position"])
 def test_scaling_the_incoming_weights_changes_nothing(mode: str) -> None:
-    model = LayerNorm(mode=mode, eps=0).apply(conv_net(nn.BatchNorm2d(6), nn.BatchNorm2d(6)))
+    model: Any = LayerNorm(mode=mode, eps=0).apply(conv_net(nn.BatchNorm2d(6), nn.BatchNorm2d(6)))
     x = torch.randn(5, 1, 4, 4, generator=draw, dtype=torch.float64)
     expected = model(x)
     with torch.no_grad():
-        for layer in (model[0], model[3]):  # type: ignore[index]  # a Sequential
+        for layer in (model[0], model[3]):
             layer.weight *= 7.0
     torch.testing.assert_close(model(x), expected)
     torch.testing.assert_close(model(x * torch.tensor([1, 2, 3, 4, 5.0])[:, None, None, None]), expected)

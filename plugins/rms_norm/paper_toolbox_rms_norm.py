@@ -74,8 +74,10 @@ class RootMeanSquare(nn.Module):
             h = h[..., : max(1, int(self.p * h.shape[-1]))]
         h = h[(..., *(None,) * axes, slice(None))]  # (..., 1, ..., 1, d): what is left of d broadcasts with x
         if self.eps_outside:
-            return x / (torch.linalg.vector_norm(h, dim=-1) / h.shape[-1] ** 0.5 + self.eps)
-        return x / (h.square().mean(-1) + self.eps).sqrt()
+            rms: Tensor = torch.linalg.vector_norm(h, dim=-1) / h.shape[-1] ** 0.5 + self.eps
+        else:
+            rms = (h.square().mean(-1) + self.eps).sqrt()
+        return x / rms
 
 
 @hookimpl

@@ -284,7 +284,7 @@ def test_int8_is_a_third_of_the_size(small, exported):
 @pytest.mark.slow
 def test_int8_is_faster_on_this_kind_of_cpu(small, exported):
     before, after = latency([exported[0], small[0]], feeds(images(32)[0][0], IMAGES), rounds=100)
-    assert after["p50_ms"] < before["p50_ms"], (before, after)
+    assert after["best_ms"] < before["best_ms"], (before, after)
 
 
 def test_a_skipped_layer_stays_in_float(cnn, tmp_path):

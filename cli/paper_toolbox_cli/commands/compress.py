@@ -58,7 +58,8 @@ def compress(
             start, choices, out, host, finetune=recipe, gates=Gates(max_drop, min_speedup, limit), batch_size=batch_size
         )
     except GateMissed as missed:
-        _show(missed.report, missed.folder, as_json)
+        if "after" in missed.report:
+            _show(missed.report, missed.folder, as_json)
         raise
     from paper_toolbox.files import read_json
 

@@ -46,7 +46,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def random_state() -> dict[str, Any]:
     """The state of every random generator a run may draw from."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]  # the tuple form
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     state["numpy"] = (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss)
     if torch.cuda.is_available():

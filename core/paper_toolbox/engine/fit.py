@@ -152,12 +152,16 @@ class Fit:
 
     def _loss(self, sample: Sample) -> Tensor:
         index, inputs, targets = sample
-        progress = self.at.step / self.total
-        with self.session.accelerator.autocast():
-            loss, _ = self.session.objective(
-                self.session.wrapped, inputs, targets, index=index, step=self.at.step, progress=progress
-            )
-        return loss  # type: ignore[no-any-return]  # Objective.forward returns tensors
+        loss: Tensor = self.session.objective(
+            self.session.wrapped,
+            inputs,
+            targets,
+            index=index,
+            step=self.at.step,
+            progress=self.at.step / self.total,
+            autocast=self.session.accelerator.autocast,
+        )
+        return loss
 
     def _parameters(self) -> Iterable[nn.Parameter]:
         return (p for group in self.session.optimizer.param_groups for p in group["params"])

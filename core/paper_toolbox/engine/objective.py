@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,11 @@ from .. import needs
 from ..kinds import Loss
 from ..kit.batch import Inputs, forward
 from ..kit.capture import last_linear
+from ..kit.precision import widen
 from ..task import Task
 
 IGNORED = -100
+SAMPLEWISE = frozenset({"features", "teacher_features", "teacher_logits"})
 
 
 def plain_loss(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
@@ -34,7 +37,7 @@ class Term:
 
 
 class Objective(nn.Module):
-    """Calls the model on a batch and returns (loss, outputs); trains the parameters of stateful losses along."""
+    """Calls the model on a batch and returns the loss; trains the parameters of stateful losses along."""
 
     def __init__(
         self, losses: Sequence[tuple[str, Loss]], task: Task, model: nn.Module, teacher: nn.Module | None, padded: bool
@@ -54,29 +57,40 @@ class Objective(nn.Module):
             self._watch("teacher_features", teacher)
 
     def forward(
-        self, call: nn.Module, inputs: Inputs, targets: Tensor, *, index: Tensor, step: int = 0, progress: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """``call`` is the model, wrapped for several devices perhaps."""
-        outputs = forward(call, inputs)
-        if not self.asked and not self.padded:
-            logits, flat = _flatten(self.task, outputs, targets)
-            return self._sum(logits, flat, {}), outputs
-        available: dict[str, Any] = {"index": index, "step": step, "progress": progress, "inputs": inputs}
-        model, teacher = self.watched
-        available["model"] = model
-        if self.asked & {"teacher_logits", "teacher_features"} and teacher is not None:
-            with torch.no_grad():
-                available["teacher_logits"] = forward(teacher, inputs)
-        available |= self.seen
-        mask = _flatten(self.task, outputs, targets)[1] != IGNORED if self.padded else None
-        logits, flat = _flatten(self.task, outputs, targets)
-        for name in ("features", "teacher_features", "teacher_logits"):
-            if name in available and self.task.kind == "tokens":
-                available[name] = available[name].flatten(0, 1)
-        if mask is not None:
-            logits, flat = logits[mask], flat[mask]
-            available |= {k: v[mask] for k, v in available.items() if k.startswith(("features", "teacher_"))}
-        return self._sum(logits, flat, available), outputs
+        self,
+        call: nn.Module,
+        inputs: Inputs,
+        targets: Tensor,
+        *,
+        index: Tensor,
+        step: int = 0,
+        progress: float = 0.0,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Tensor:
+        """The loss; ``call`` is the model, wrapped for several devices perhaps. Losses see float32 or wider, never autocast."""
+        given: dict[str, Any] = {"index": index, "step": step, "progress": progress, "inputs": inputs}
+        given["model"], teacher = self.watched
+        with autocast():
+            outputs = forward(call, inputs)
+            if teacher is not None and self.asked & {"teacher_logits", "teacher_features"}:
+                with torch.no_grad():
+                    given["teacher_logits"] = forward(teacher, inputs)
+        watched = {name: widen(x) for name, x in (given | self.seen).items() if name in SAMPLEWISE}
+        logits, targets, watched = self._counted(widen(outputs), targets, watched)
+        return self._sum(logits, targets, given | watched)
+
+    def _counted(
+        self, outputs: Tensor, targets: Tensor, watched: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """(B, T, V), (B, T) -> (N, V), (N,) for tokens, without the positions that do not count."""
+        if self.task.kind != "tokens":
+            return outputs, targets, watched
+        outputs, targets = outputs.flatten(0, 1), targets.flatten()
+        watched = {name: x.flatten(0, 1) for name, x in watched.items()}
+        if not self.padded:
+            return outputs, targets, watched
+        kept = targets != IGNORED
+        return outputs[kept], targets[kept], {name: x[kept] for name, x in watched.items()}
 
     def _sum(self, logits: Tensor, targets: Tensor, available: dict[str, Any]) -> Tensor:
         losses = [t.verb(logits, targets, **{k: available[k] for k in t.asked if k in available}) for t in self.terms]
@@ -101,10 +115,3 @@ class Objective(nn.Module):
         """Stop watching the models."""
         for hook in self.hooks:
             hook.remove()
-
-
-def _flatten(task: Task, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, T, V), (B, T) -> (B·T, V), (B·T,) for tokens; otherwise unchanged."""
-    if task.kind == "tokens":
-        return outputs.flatten(0, 1), targets.flatten()
-    return outputs, targets

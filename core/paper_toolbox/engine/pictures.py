@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,9 +123,8 @@ def _titles(targets: Tensor, predictions: Tensor, classes: Sequence[str]) -> lis
         if values.is_floating_point():
             return ", ".join(f"{v:.3g}" for v in values[row].flatten().tolist())
         number = int(values[row])
-        return (
-            plain(textwrap.shorten(str(classes[number]), 18, placeholder="…")) if number < len(classes) else str(number)
-        )
+        name = str(classes[number]) if number < len(classes) else str(number)
+        return plain(name if len(name) <= 18 else f"{name[:17]}…")
 
     first = "target" if targets.is_floating_point() else "true"
     second = "output" if targets.is_floating_point() and not predictions.is_floating_point() else "predicted"

@@ -48,7 +48,7 @@ def places(model: nn.Module, own: tuple[type[nn.Module], ...] = ()) -> list[Plac
     layers = [(p, m) for p, m in surgery.find(model, nn.Module) if p]
     if found := [(p, m) for p, m in layers if type_before_parametrizations(m) in (*NORMS, *own)]:
         return [Place(p, m, *_of_norm(m), is_norm=True) for p, m in found]
-    if any(_NAMED.search(type(m).__name__) for _, m in layers):
+    if any(isinstance(m, NORMS) or _NAMED.search(type(m).__name__) for _, m in layers):
         return []
     maps = [(p, m) for p, m in layers if type_before_parametrizations(m) in MAPS]
     return [Place(p, m, *_of_map(m), is_norm=False) for p, m in maps[:-1]]

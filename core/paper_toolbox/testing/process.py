@@ -12,29 +12,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-Check = dict[str, str]
+Outcome = dict[str, str]
 
 
 def run(
     tests: Sequence[Path], path: Iterable[str], work: Path, limit: float, package: str
-) -> tuple[list[Check], list[str]]:
-    """The checks, in order, and the warnings of pytest on ``tests``; modules are looked for in ``path`` first."""
+) -> tuple[list[Outcome], list[str]]:
+    """The outcomes, in order, and the warnings of pytest on ``tests``; modules are looked for in ``path`` first."""
     events, output, settings = work / "events.jsonl", work / "output.txt", work / "pytest.ini"
     events.touch()
     settings.write_text("[pytest]\n", "utf-8")
     options = ["-q", "-c", str(settings), "-p", f"{__package__}.report", "--events", str(events)]
     options += ["--import-mode=importlib", "-p", "no:cacheprovider", "-m", "not slow"]
     status = _wait([sys.executable, "-m", "pytest", *options, *map(str, tests)], path, output, limit)
-    checks, warnings = _read(events)
+    outcomes, warnings = _read(events)
     late = f"did not end within {limit:g} s and was cut off"
     said = output.read_text("utf-8", "replace").strip()[-2000:]
     reason = late if status is None else f"the process ended with status {status}: {said}"
-    hanging = [check for check in checks if check["outcome"] == "started"]
-    for check in hanging:
-        check.update(outcome="failed", message=reason)
-    if status not in (0, 1) and all(check["outcome"] != "failed" for check in checks):
-        checks.append({"name": package, "outcome": "failed", "message": f"importing it: {reason}"})
-    return checks, warnings
+    hanging = [test for test in outcomes if test["outcome"] == "started"]
+    for test in hanging:
+        test.update(outcome="failed", message=reason)
+    if status not in (0, 1) and all(test["outcome"] != "failed" for test in outcomes):
+        outcomes.append({"name": package, "outcome": "failed", "message": f"importing it: {reason}"})
+    return outcomes, warnings
 
 
 def _wait(command: Sequence[str], path: Iterable[str], output: Path, limit: float) -> int | None:
@@ -55,14 +55,14 @@ def _wait(command: Sequence[str], path: Iterable[str], output: Path, limit: floa
             process.wait()
 
 
-def _read(events: Path) -> tuple[list[Check], list[str]]:
+def _read(events: Path) -> tuple[list[Outcome], list[str]]:
     """The last word on each test, in the order of their start, a failure being final; and all warnings."""
-    checks: dict[str, Check] = {}
+    outcomes: dict[str, Outcome] = {}
     warnings: list[str] = []
     for line in events.read_text("utf-8").splitlines():
         event: dict[str, Any] = json.loads(line)
         warnings += event.pop("warnings", [])
-        known = checks.get(event["name"], {})
+        known = outcomes.get(event["name"], {})
         if known.get("outcome") != "failed":
-            checks[event["name"]] = {"message": "", **event}
-    return list(checks.values()), warnings
+            outcomes[event["name"]] = {"message": "", **event}
+    return list(outcomes.values()), warnings

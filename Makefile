@@ -1,0 +1,63 @@
+# Everything from a bare clone: python ≥ 3.11 with venv, and make. The first call makes .venv; later calls start at once.
+SHELL := /bin/bash -o pipefail
+PYTHON ?= python3
+BIN := .venv/bin
+PLUGINS := $(patsubst %/pyproject.toml,%,$(sort $(wildcard plugins/*/pyproject.toml)))
+PROJECTS := core cli $(PLUGINS)
+empty :=
+MYPYPATH := core:cli:$(subst $(empty) $(empty),:,$(PLUGINS))
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+READY := .venv/.ready
+# Two workers share the cores; a maths library that starts its own threads in each would only slow both.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-all lint plugin bench registry clean projects
+
+demo: $(READY)  ## train, compress, export, run and explain a real model: one table, and the folder demo/
+	$(BIN)/python examples/demo.py
+
+test: lint  ## what CI runs: with CI set, the slow tests too
+	$(PYTEST) $(if $(CI),-m "slow or not slow")
+
+test-all: lint
+	$(PYTEST) -m "slow or not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=$(MYPYPATH) $(BIN)/mypy core cli plugins
+	$(BIN)/toolbox registry check
+
+plugin: $(READY)  ## make plugin NAME=adamp: everything that one plugin must pass
+	@test -f plugins/$(NAME)/pyproject.toml || { echo "plugins/$(NAME) is no plugin folder: make plugin NAME=…"; exit 2; }
+	$(PIP) --no-deps --no-build-isolation -e plugins/$(NAME)
+	$(BIN)/python -m paper_toolbox.testing.card plugins/$(NAME)
+	$(BIN)/ruff check plugins/$(NAME)
+	$(BIN)/ruff format --check plugins/$(NAME)
+	MYPYPATH=$(MYPYPATH) $(BIN)/mypy plugins/$(NAME)
+	$(BIN)/toolbox check plugins/$(NAME)
+	$(BIN)/python -m pytest -m "slow or not slow" plugins/$(NAME)
+
+bench: $(READY)  ## beside the peers, in one run each
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+registry: $(READY)  ## registry.yaml, the README's list and the cards' tables of fields
+	$(BIN)/toolbox registry write
+
+clean:
+	rm -rf .venv demo runs dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): constraints.txt pyproject.toml $(PROJECTS:%=%/pyproject.toml) .venv/projects
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation $(PROJECTS:%=-e %)
+	$(PIP) --group dev --group peers
+	touch $@
+
+# Changes when a plugin folder comes or goes.
+.venv/projects: projects
+	@test -x $(BIN)/python || { $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' && $(PYTHON) -m venv .venv; } \
+		|| { echo "python ≥ 3.11 with venv is needed: make PYTHON=python3.12"; exit 1; }
+	@echo "$(PROJECTS)" | cmp --silent - $@ || echo "$(PROJECTS)" > $@

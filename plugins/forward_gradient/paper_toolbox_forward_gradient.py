@@ -1,0 +1,122 @@
+"""Forward gradient: train without backpropagation, by directional derivatives of the forward pass.
+
+Baydin et al., "Gradients without Backpropagation", 2022, arXiv:2202.08587.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+import torch.autograd.forward_ad as fwd
+from paper_toolbox import Optimizer, hookimpl, param
+from paper_toolbox.errors import ModelError, ParamError
+from paper_toolbox.kit.wrap import buffers_kept
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardGradient(Optimizer):
+    """Descend along g = (∇f·v) v, with v drawn at random: unbiased, and free of any backward pass (Algorithm 1)."""
+
+    closure = "loss"
+
+    lr: float = param(2e-4, "step size at the start", low=0)
+    decay: float = param(1e-4, "the step size falls as exp(-decay · t)", low=0)
+    k: int = param(1, "tangents, one forward pass each, whose estimates are averaged", low=1)
+    tangent: Literal["gaussian", "rademacher"] = param("gaussian", "how v is drawn")
+
+    def build(self, params: Iterable[Any], *, model: nn.Module) -> torch.optim.Optimizer:
+        """Parameters of ``model`` alone can be trained: their derivative is carried through its forward pass."""
+        return _Forward(self, params, model)
+
+    def draw(self, p: Tensor) -> Tensor:
+        """v, like p, with E[v vᵀ] = I."""
+        v = torch.randn_like(p)
+        return v if self.tangent == "gaussian" else torch.where(v < 0, -1.0, 1.0).to(p.dtype)
+
+
+class _Forward(torch.optim.Optimizer):
+    def __init__(self, method: ForwardGradient, params: Iterable[Any], model: nn.Module) -> None:
+        self.method, self.model = method, model
+        groups = list(params)
+        if not groups:
+            raise ModelError("ForwardGradient was given no parameters: is the model empty or wholly frozen?")
+        super().__init__(groups, {f.name: getattr(method, f.name) for f in fields(method)} | {"step": 0})
+        strangers = set(self._trained()) - set(model.parameters())
+        if strangers:
+            shape = tuple(next(iter(strangers)).shape)
+            raise ModelError(f"forward_gradient trains a model's own parameters; one of shape {shape} is not the model's")
+
+    def _trained(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]  # torch overloads it
+        """One step; ``closure`` computes the loss, with no backward, and is called once per tangent."""
+        if closure is None:
+            raise ParamError("forward_gradient.step needs a closure that computes the loss")
+        trained = self._trained()
+        gradient = [torch.zeros_like(p) for p in trained]
+        first = None
+        for turn in range(self.method.k):
+            with nullcontext() if turn == 0 else buffers_kept(self.model):
+                tangents = [self.method.draw(p) for p in trained]
+                loss, slope = derivative(self.model, trained, tangents, closure)
+            first = loss if turn == 0 else first
+            for g, v in zip(gradient, tangents, strict=True):
+                g.add_(v * slope.to(v.dtype), alpha=1 / self.method.k)
+        self._descend(dict(zip(trained, gradient, strict=True)))
+        return first
+
+    def _descend(self, gradient: dict[Tensor, Tensor]) -> None:
+        for group in self.param_groups:
+            lr = group["lr"] * math.exp(-group["decay"] * group["step"])
+            group["step"] += 1
+            for p in group["params"]:
+                if p in gradient:
+                    p.sub_(gradient[p], alpha=lr)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"method": self.method, "model": self.model}  # type: ignore[no-untyped-call]  # torch's
+
+
+def derivative(
+    model: nn.Module, params: list[Tensor], tangents: list[Tensor], loss: Callable[[], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The loss and its derivative along ``tangents``, in one forward pass."""
+    # attention's fused kernels have no forward derivative, its plain formula has
+    with fwd.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        duals = {p: fwd.make_dual(p, v) for p, v in zip(params, tangents, strict=True)}
+        try:
+            with swapped(model, duals):
+                value, slope = fwd.unpack_dual(loss())
+        except NotImplementedError as error:
+            op = str(error).partition("Trying to use forward AD with ")[2].split(" ")[0] or str(error).splitlines()[0]
+            raise ModelError(f"forward_gradient: {op} has no forward derivative; a model without it is needed") from error
+        if slope is None:
+            raise ModelError("forward_gradient: the loss does not depend on the parameters being trained")
+        return value.clone(), slope.clone()
+
+
+@contextmanager
+def swapped(model: nn.Module, others: dict[Tensor, Tensor]) -> Iterator[None]:
+    """Inside, the model's parameters are the ``others`` that stand for them."""
+    places = [(m._parameters, n, p) for m in model.modules() for n, p in m._parameters.items() if p is not None]
+    try:
+        for owned, name, p in places:
+            owned[name] = others.get(p, p)  # type: ignore[assignment]  # a dual tensor in a parameter's place
+        yield
+    finally:
+        for owned, name, p in places:
+            owned[name] = p
+
+
+@hookimpl
+def optimizer() -> dict[str, type[Optimizer]]:
+    return {"forward_gradient": ForwardGradient}

@@ -1,0 +1,55 @@
+"""SAM: descend with the gradient of the worst point nearby.
+
+Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization", ICLR 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from paper_toolbox import hookimpl, param
+from paper_toolbox.errors import NeedError
+from paper_toolbox.kit.wrap import Wrapper, buffers_kept
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAM(Wrapper):
+    """Climb to w + ρ g/‖g‖, take the gradient there, come back, and let the base step with it (Algorithm 1)."""
+
+    closure = "gradient"
+
+    rho: float = param(0.05, "radius of the neighbourhood", low=0)
+    eps: float = param(1e-12, "added to the norm of the gradient", low=0)
+
+    def step(self, base: torch.optim.Optimizer, closure: Callable[[], Any], model: nn.Module | None) -> Any:
+        """``closure`` runs twice on the same batch, with the same dropout; buffers move in the first run only."""
+        devices = {p.device for group in base.param_groups for p in group["params"] if p.is_cuda}
+        with torch.random.fork_rng(list(devices)):
+            loss = closure()
+        moved = [p for group in base.param_groups for p in group["params"] if p.grad is not None]
+        start = [p.clone() for p in moved]
+        for p, e in zip(moved, self.ascent([p.grad for p in moved]), strict=True):
+            p.add_(e)
+        with buffers_kept(model):
+            closure()
+        for p, w in zip(moved, start, strict=True):
+            p.copy_(w)  # a copy is exact; subtracting would not be
+        base.step()
+        return loss
+
+    def ascent(self, grads: list[Tensor]) -> list[Tensor]:
+        """ε̂ = ρ g / ‖g‖, the norm over all tensors together (eq. 2, p = 2)."""
+        if any(g.layout is not torch.strided for g in grads):
+            raise NeedError("sam takes dense gradients, not sparse ones: build embeddings with sparse=False")
+        norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in grads]
+        norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])) if norms else None
+        return [(g * (self.rho / (norm + self.eps)).to(g.device)).to(g.dtype) for g in grads] if norm is not None else []
+
+
+@hookimpl
+def optimizer() -> dict[str, type[Wrapper]]:
+    return {"sam": SAM}
