@@ -26,7 +26,7 @@ test-all: lint
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(MYPYPATH) $(BIN)/mypy core cli plugins
+	MYPYPATH=$(MYPYPATH) $(BIN)/mypy core cli $(PLUGINS:%=%/paper_toolbox_*.py)
 	$(BIN)/toolbox registry check
 
 plugin: $(READY)  ## make plugin NAME=adamp: everything that one plugin must pass
@@ -35,7 +35,7 @@ plugin: $(READY)  ## make plugin NAME=adamp: everything that one plugin must pas
 	$(BIN)/python -m paper_toolbox.testing.card plugins/$(NAME)
 	$(BIN)/ruff check plugins/$(NAME)
 	$(BIN)/ruff format --check plugins/$(NAME)
-	MYPYPATH=$(MYPYPATH) $(BIN)/mypy plugins/$(NAME)
+	MYPYPATH=$(MYPYPATH) $(BIN)/mypy plugins/$(NAME)/paper_toolbox_*.py
 	$(BIN)/toolbox check plugins/$(NAME)
 	$(BIN)/python -m pytest -m "slow or not slow" plugins/$(NAME)
 

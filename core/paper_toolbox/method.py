@@ -151,9 +151,11 @@ def _bounded(hint: Any, bounds: dict[str, float]) -> Any:
 
 
 def _split(value: Any) -> Any:
-    """``"0.9,0.999"`` from the command line as two items."""
+    """``"0.9,0.999"`` or ``"[0.9, 0.999]"`` from the command line as two items."""
     if isinstance(value, str):
-        value = [item.strip() for item in value.strip("()[] ").split(",") if item.strip()]
+        text = value.strip()
+        inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
+        value = [item.strip() for item in inner.split(",") if item.strip()]
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -6,6 +6,7 @@ Baydin et al., "Gradients without Backpropagation", 2022, arXiv:2202.08587.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -33,6 +34,9 @@ class ForwardGradient(Optimizer):
 
     def build(self, params: Iterable[Any], *, model: nn.Module) -> torch.optim.Optimizer:
         """Parameters of ``model`` alone can be trained: their derivative is carried through its forward pass."""
+        with warnings.catch_warnings(), fwd.dual_level():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            fwd.make_dual(torch.zeros(()), torch.zeros(()))  # torch's first dual tensor warns of torch's own code
         return _Forward(self, params, model)
 
     def draw(self, p: Tensor) -> Tensor:

@@ -14,7 +14,10 @@ from paper_toolbox.kit.quant import QuantPlan, plan_int8, take_samples
 
 @dataclass(frozen=True, kw_only=True)
 class Int8(Compressor):
-    """Plans real = scale · (integer − zero point) for weights and activations; ``toolbox export`` carries it out."""
+    """Plans real = scale · (integer − zero point) for weights and activations; ``toolbox export`` carries it out.
+
+    Differs: the ranges come from calibration alone; the paper also simulates quantization while training.
+    """
 
     samples: int = param(256, "calibration inputs, the first of the training batches", low=1)
     calibration: Literal["minmax", "percentile", "entropy"] = param("minmax", "how the range of an activation is found")

@@ -36,7 +36,7 @@ class Lion(Rule):
 class LionK(Rule):
     """Lion with another K: minimises f(w) + K*(λ w) / λ, λ the decay (eq. 3 and 4, table 2)."""
 
-    view = "rows"
+    view = "tensor"
 
     lr: float = param(1e-4, "step size", low=0)
     betas: tuple[float, float] = param((0.9, 0.99), "decay within the step, and of the momentum", low=0, high=1)
@@ -57,14 +57,15 @@ class LionK(Rule):
         m.lerp_(grad, 1 - b2)
 
     def slope(self, c: Tensor) -> Tensor:
-        """∇K(c), a subgradient; c (O, I) or (N,), rows being the groups of ``group_l2``."""
+        """∇K(c), a subgradient; the groups of ``group_l2`` are the slices c[i], of a vector its entries."""
         match self.kappa:
             case "l1":
                 return c.sign()
             case "l2":
                 return c / (c.square().sum().sqrt() + self.eps)
             case "group_l2":
-                return c / (c.square().sum(-1, keepdim=True).sqrt() + self.eps)
+                axes = tuple(range(1, c.ndim))
+                return c / (c.square().sum(axes, keepdim=True).sqrt() + self.eps) if axes else c / (c.abs() + self.eps)
             case "lp":
                 size = c.abs() / (c.abs().max() + self.eps)  # scaled first: powers of small entries would underflow
                 power = size.pow(self.p - 1)

@@ -110,10 +110,10 @@ def snip(model: nn.Module, weights: Sequence[Tensor], batch: Batch, loss: Criter
 
 def grasp(model: nn.Module, weights: Sequence[Tensor], batch: Batch, loss: Criterion) -> list[Tensor]:
     """w · H g (Wang et al., 2020): high where removing the weight would lower the gradient's norm."""
-    value = loss(forward(model, batch[0]) / 200, batch[1])  # the temperature released
+    value = loss(forward(model, batch[0]) / 200, batch[1])  # 200: the temperature released
     grads = torch.autograd.grad(value, weights, create_graph=True)
-    product = torch.stack([(g * g.detach()).sum() for g in grads]).sum()
-    return [(w * hg).detach() for w, hg in zip(weights, torch.autograd.grad(product, weights), strict=True)]
+    products = torch.autograd.grad(grads, weights, grad_outputs=[g.detach() for g in grads])  # H g
+    return [(w * hg).detach() for w, hg in zip(weights, products, strict=True)]
 
 
 @hookimpl

@@ -72,7 +72,11 @@ def test_explain_config_names_every_origin(capsys: pytest.CaptureFixture[str], t
     [
         (["train", "--plugin", "adampp"], 1, "did you mean adamp?"),
         (["train", "--plugin", "adamp", "--set", "adamp.lrr=1"], 1, "did you mean lr?"),
-        (["train", "--plugin", "adamp", "--set", "adamp.lr=-1"], 1, "adamp.lr = '-1': must be greater than or equal to 0"),
+        (
+            ["train", "--plugin", "adamp", "--set", "adamp.lr=-1"],
+            1,
+            "adamp.lr = '-1': must be greater than or equal to 0",
+        ),
         (["train", "--set", "adamp.lr=1"], 1, "add --plugin adamp"),
         (["train", "--set", "epoch=1"], 1, "did you mean epochs?"),
         (["train", "--data", "digitz"], 1, "digits"),
@@ -123,11 +127,15 @@ def test_an_exception_inside_a_plugin_names_it(
     out = str(tmp_path / "run")
     status, _, err = toolbox(capsys, "train", "--plugin", "adamp", "--model", "mlp", "--out", out)
     assert status == 4
-    assert err.strip().splitlines()[-1].startswith("error: plugin paper-toolbox-adamp 0.1.0 failed: RuntimeError: broken")
+    assert (
+        err.strip().splitlines()[-1].startswith("error: plugin paper-toolbox-adamp 0.1.0 failed: RuntimeError: broken")
+    )
 
 
 def test_completion_reads_metadata() -> None:
-    assert ("adamp", "AdamP and SGDP: drop the radial part of a step on scale-invariant weights") in complete_method("ada")
+    assert ("adamp", "AdamP and SGDP: drop the radial part of a step on scale-invariant weights") in complete_method(
+        "ada"
+    )
 
     class Chosen:
         params = {"plugin": ["adamp"]}  # noqa: RUF012  # stands in for typer's context

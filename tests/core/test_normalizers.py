@@ -90,7 +90,7 @@ def test_exports(name: str, which: str, tmp_path: Path) -> None:
     model = surgery.fold(trained(name, which, 2)[0])
     given = [inputs_of(MODELS[name][1], count) for count in (4, 1, 7)]
     if isinstance(given[0], tuple):
-        model, given = Laid(model), [{"left": x[0], "right": x[1]} for x in given]
+        model, given = Laid(model), [{"left": x[0], "right": x[1]} for x in given if isinstance(x, tuple)]
     same_in_onnx(model, given, tmp_path / "model.onnx")
 
 

@@ -47,7 +47,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return train(recipe("adamp", sets=("adamp.lr=0.01",)), tmp_path_factory.mktemp("runs") / "run", Host(), show=Silent())
+    return train(
+        recipe("adamp", sets=("adamp.lr=0.01",)), tmp_path_factory.mktemp("runs") / "run", Host(), show=Silent()
+    )
 
 
 def test_a_run_leaves_what_the_design_says(trained: Artifact) -> None:
@@ -135,7 +137,10 @@ def test_methods_that_cannot_go_together_are_refused(
 
 def test_a_teacher_teaches(trained: Artifact, tmp_path: Path) -> None:
     student = train(
-        recipe("sinkd", "adamp", sets=("adamp.lr=0.01",), teacher=str(trained.folder)), tmp_path / "student", Host(), show=Silent()
+        recipe("sinkd", "adamp", sets=("adamp.lr=0.01",), teacher=str(trained.folder)),
+        tmp_path / "student",
+        Host(),
+        show=Silent(),
     )
     assert student.figures["accuracy"] > 0.5
 
@@ -243,7 +248,9 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     hashes = [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)]
     assert hashes[0] == hashes[1]

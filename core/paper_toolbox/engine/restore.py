@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -39,9 +40,10 @@ def load_model(run: Artifact, host: Host) -> nn.Module:
 
 def write_calibration(folder: Path, task: Task, inputs: Inputs) -> None:
     """``calibration.safetensors``: the inputs that int8 export measures its ranges on."""
-    named = zip((spec.name for spec in task.inputs), tensors(inputs), strict=True)
+    names = [spec.name for spec in task.inputs]
+    named = inputs if isinstance(inputs, Mapping) else dict(zip(names, tensors(inputs), strict=True))
     with replacing(folder / CALIBRATION) as temporary:
-        save_file({name: x.contiguous() for name, x in named}, temporary)
+        save_file({name: named[name].contiguous() for name in names}, temporary)
 
 
 def read_calibration(run: Artifact) -> Inputs:

@@ -10,19 +10,40 @@ from torch import Tensor
 View = Literal["flat", "rows", "tensor"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
+class Seen:
+    """A parameter, its gradient and its state as ``update`` sees them."""
+
+    p: Tensor
+    grad: Tensor
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How tensors like ``p`` are seen: axes permuted by ``order`` so that memory runs forward, then ``shape``."""
 
     order: tuple[int, ...] | None
     shape: tuple[int, ...]
 
-    def show(self, x: Tensor) -> Tensor:
+    def show(self, p: Tensor, grad: Tensor, state: dict[str, Any]) -> Seen:
+        """``p``, ``grad`` and the state tensors shaped like ``p`` in the layout; the rest of the state as it is."""
+        like = p.shape
+        kept = {k: self._show(x) if isinstance(x, Tensor) and x.shape == like else x for k, x in state.items()}
+        return Seen(self._show(p), self._show(grad), kept)
+
+    def put_back(self, seen: Seen, p: Tensor, state: dict[str, Any]) -> None:
+        """Write into ``p`` and ``state`` what ``update`` changed in copies, or put in place of a state tensor."""
+        self._put_back(seen.p, p)
+        for name, x in state.items():
+            if isinstance(x, Tensor) and seen.state[name] is not x:
+                self._put_back(seen.state[name], x) if x.shape == p.shape else x.copy_(seen.state[name])
+
+    def _show(self, x: Tensor) -> Tensor:
         """x in the layout's shape: a plain tensor on the same memory, else a copy."""
         return (x if self.order is None else x.permute(self.order)).reshape(self.shape).data
 
-    def put_back(self, seen: Tensor, x: Tensor) -> None:
-        """Copy ``seen`` into x, unless it is x's own memory."""
+    def _put_back(self, seen: Tensor, x: Tensor) -> None:
         if seen.data_ptr() != x.data_ptr():
             axes = x if self.order is None else x.permute(self.order)
             axes.copy_(seen.reshape(axes.shape))
@@ -35,17 +56,3 @@ def layout_of(p: Tensor, view: View) -> Layout:
     if view == "tensor" or p.is_contiguous():
         return Layout(None, shape)
     return Layout((*range(kept), *sorted(range(kept, p.ndim), key=lambda axis: -p.stride(axis))), shape)
-
-
-def show(p: Tensor, grad: Tensor, state: dict[str, Any], layout: Layout) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """``p``, ``grad`` and the state tensors shaped like ``p`` in the layout; the rest of the state as it is."""
-    seen = {k: layout.show(x) if isinstance(x, Tensor) and x.shape == p.shape else x for k, x in state.items()}
-    return layout.show(p), layout.show(grad), seen
-
-
-def put_back(p: Tensor, state: dict[str, Any], seen_p: Tensor, seen: dict[str, Any], layout: Layout) -> None:
-    """Write into ``p`` and ``state`` what ``update`` changed in copies, or put in place of a state tensor."""
-    layout.put_back(seen_p, p)
-    for name, x in state.items():
-        if isinstance(x, Tensor) and seen[name] is not x:
-            layout.put_back(seen[name], x) if x.shape == p.shape else x.copy_(seen[name])

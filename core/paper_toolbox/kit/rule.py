@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ModelError, NeedError, ParamError
 from ..kinds import Optimizer
-from .layout import View, layout_of, put_back, show
+from .layout import Seen, View, layout_of
 
 State = dict[str, Any]
 
@@ -21,9 +21,9 @@ State = dict[str, Any]
 class Rule(Optimizer):
     """An optimizer given by ``init`` (the state of one tensor) and ``update`` (one step of one tensor).
 
-    ``view`` is the shape in which ``update`` sees ``p``, ``grad`` and the state tensors shaped like ``p``:
-    ``flat`` for elementwise rules (any shape); ``rows`` for rules that look at one output unit at a time:
-    (O, I), or (N,) when ``p`` has at most one axis; ``tensor`` as it is.
+    ``view`` is the shape in which ``update`` sees ``p``, ``grad`` and the state tensors shaped like ``p``: ``flat``,
+    (N,), for elementwise rules; ``rows``, (O, I), for rules that treat rows as units, where tensors with at most one
+    axis are (N,) and must be treated elementwise; ``tensor``, as they are. Several (N,) may come joined as one.
     """
 
     view: ClassVar[View] = "flat"
@@ -46,14 +46,15 @@ class Rule(Optimizer):
 
 
 class Engine(Protocol):
-    """Runs one update on tensors that are already in the rule's view."""
+    """Runs one step of the tensors of a group, which are already in the rule's view."""
 
-    def __call__(self, rule: Rule, p: Tensor, grad: Tensor, state: State) -> None: ...
+    def __call__(self, rule: Rule, tensors: list[Seen]) -> None: ...
 
 
-def eager(rule: Rule, p: Tensor, grad: Tensor, state: State) -> None:
+def eager(rule: Rule, tensors: list[Seen]) -> None:
     """The update as it is written."""
-    rule.update(p, grad, state)
+    for seen in tensors:
+        rule.update(seen.p, seen.grad, seen.state)
 
 
 def engine_of(name: str) -> Engine:
@@ -96,23 +97,29 @@ class RuleOptimizer(torch.optim.Optimizer):
                 loss = closure()
         for number, group in enumerate(self.param_groups):
             rule = self._current(number, group)
-            for p in group["params"]:
-                if p.grad is not None and p.numel():
-                    self._update(rule, p, p.grad)
+            self._step(rule, [p for p in group["params"] if p.grad is not None and p.numel()])
         return loss
 
-    def _update(self, rule: Rule, p: Tensor, grad: Tensor) -> None:
-        if grad.layout is not torch.strided:
-            raise NeedError(f"{type(rule).__name__} takes dense gradients, not sparse ones: build embeddings with sparse=False")
-        state = self.state[p]
+    def _step(self, rule: Rule, params: list[Tensor]) -> None:
+        layouts = [layout_of(p, rule.view) for p in params]
+        tensors = [layout.show(p, self._grad(p), self._state(rule, p)) for p, layout in zip(params, layouts, strict=True)]
+        self.run(rule, tensors)
+        for p, layout, seen in zip(params, layouts, tensors, strict=True):
+            layout.put_back(seen, p, self.state[p])
+
+    def _grad(self, p: Tensor) -> Tensor:
+        if p.grad is None or p.grad.layout is not torch.strided:
+            name = type(self.rule).__name__
+            raise NeedError(f"{name} takes dense gradients, not sparse ones: build embeddings with sparse=False")
+        return p.grad
+
+    def _state(self, rule: Rule, p: Tensor) -> State:
+        state: State = self.state[p]
         if not state:
             state["step"] = 0
             state.update(rule.init(p))
         state["step"] += 1
-        layout = layout_of(p, rule.view)
-        seen_p, seen_grad, seen = show(p, grad, state, layout)
-        self.run(rule, seen_p, seen_grad, seen)
-        put_back(p, state, seen_p, seen, layout)
+        return state
 
     def _current(self, number: int, group: dict[str, Any]) -> Rule:
         """The rule with this group's values; made anew only when one of them changed."""
@@ -138,4 +145,5 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.run, self.seen = engine_of(self.engine), {}
+        if "run" not in vars(self):  # a copy; load_state_dict comes here too, and keeps what is compiled
+            self.run, self.seen = engine_of(self.engine), {}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
 from ..errors import PluginError
+from .layout import Seen
 
 if TYPE_CHECKING:
-    from .rule import Rule, State
+    from .rule import Rule
 
 # Calls whose numbers become inputs, in plain tensor arithmetic; a name's form in place, with a final "_", is open too.
 OPEN: dict[str, Callable[..., Any]] = {
@@ -44,37 +44,47 @@ SIZES = {"shape", "size", "__len__", "numel", "nelement"}
 VALUES = {"__bool__", "__float__", "__int__", "__index__", "__contains__", "item", "tolist", "numpy", "nonzero"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Call:
-    """One torch call, what it returned for the tape's shapes, and whether its numbers are inputs."""
+    """One torch call and what it returned for the tape's shapes; ``inputs`` marks the arguments that are set aside."""
 
     name: str
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    inputs: tuple[bool, ...]
     out: Any
-    is_open: bool
-    key: Any
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call is written as its arithmetic."""
+        return self.name.removesuffix("_") in OPEN and self.kwargs.keys() <= OPTIONS
+
+    def repeated(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a call is this one again, but for the numbers that are set aside."""
+        if function != self.function or len(args) != len(self.args) or kwargs.keys() != self.kwargs.keys():
+            return False
+        old, new = (*self.args, *self.kwargs.values()), (*args, *kwargs.values())
+        return all(y is x or (is_number(y) if free else _equal(x, y)) for x, y, free in zip(old, new, self.inputs, strict=True))
 
 
 class Tape(TorchFunctionMode):
-    """The calls of ``update`` on meta tensors of one shape.
+    """The calls of ``update`` on meta tensors like those seen first.
 
     ``numbers`` are those of the last play, in the order of the calls, on the parameters' device.
     """
 
     numbers: Tensor
 
-    def __init__(self, p: Tensor, state: State) -> None:
+    def __init__(self, seen: Seen) -> None:
         super().__init__()
-        self.names = [name for name in state if name != "step"]
-        like = {"p": p, "grad": p} | {name: state[name] for name in self.names}
+        self.names = [name for name in seen.state if name != "step"]
+        like = {"p": seen.p, "grad": seen.p} | {name: seen.state[name] for name in self.names}
         if other := [name for name, x in like.items() if not isinstance(x, Tensor)]:
             raise PluginError(f"engine 'compiled' keeps tensors as state, and state[{other[0]!r}] is none")
         self.inputs = {name: torch.empty_like(x, device="meta") for name, x in like.items()}
         self.left = self.inputs  # the state as the update leaves it, by name
-        self.shape, self.device = p.shape, p.device
-        self.exact = torch.float64 if p.dtype == torch.float64 else torch.float32
+        self.shape, self.dtype, self.device = seen.p.shape, seen.p.dtype, seen.p.device
         self.calls: list[Call] = []
         self.found: list[float] = []
         self.at, self.changed, self.looks_at_shapes = 0, False, False
@@ -92,44 +102,48 @@ class Tape(TorchFunctionMode):
         self.changed |= self.at < len(self.calls) or any(state[k] is not x for k, x in self.left.items())
         self.left = {name: state[name] for name in self.inputs}
         del self.calls[self.at :]
-        self.numbers = torch.tensor(self.found, dtype=self.exact, device=self.device)
+        self.numbers = torch.tensor(self.found, dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)
         return self.changed
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Note the call; one made before on the same tensors is not made again."""
-        name, kwargs = name_of(func), kwargs or {}
+        kwargs = kwargs or {}
+        if self.at == len(self.calls) or not self.calls[self.at].repeated(func, args, kwargs):
+            del self.calls[self.at :]
+            self.calls.append(self._call(func, args, kwargs))
+            self.changed = True
+        call = self.calls[self.at]
+        self.at += 1
+        for x, free in zip((*args, *kwargs.values()), call.inputs, strict=True):
+            if free:
+                self.found.append(1 / x if call.name in ("div", "div_") and x else float(x))
+        return call.out
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        name = name_of(func)
         if name in VALUES:
             rule = type(self.last[0]).__name__
             raise PluginError(f"{rule}.update asks for a tensor's value ({name}), which cannot be compiled: use torch.where")
         self.looks_at_shapes |= name in SIZES
-        is_open = name.removesuffix("_") in OPEN and kwargs.keys() <= OPTIONS
-        key = (func, map_aggregate((args, kwargs), lambda x: self._note(name, x) if is_open else _constant(x)))
-        if self.at == len(self.calls) or self.calls[self.at].key != key:
-            del self.calls[self.at :]
-            self.calls.append(Call(name, func, args, kwargs, func(*args, **kwargs), is_open, key))
-            self.changed = True
-        self.at += 1
-        return self.calls[self.at - 1].out
-
-    def _note(self, name: str, x: Any) -> Any:
-        if is_input(name, x):
-            self.found.append(float(x))
-            return None
-        return _constant(x)
+        call = Call(name, func, args, kwargs, (), func(*args, **kwargs))
+        values = (*args, *kwargs.values())
+        fixed = (int, *ROOTS) if name in ("pow", "pow_") else ()
+        inputs = tuple(call.is_open and is_number(x) and x not in fixed and type(x) not in fixed for x in values)
+        return Call(name, func, args, kwargs, inputs, call.out)
 
 
-def is_input(name: str, x: Any) -> bool:
-    """Whether ``x`` is a number that the graph of an open call takes from outside."""
-    if isinstance(x, bool) or not isinstance(x, int | float):
-        return False
-    return not name.startswith("pow") or not (isinstance(x, int) or x in ROOTS)
+def is_number(x: Any) -> bool:
+    """A Python number, not a truth value."""
+    return isinstance(x, int | float) and not isinstance(x, bool)
 
 
 def name_of(function: Any) -> str:
     """``add_`` of Tensor.add_; of a property, the property's name."""
     name: str = getattr(function, "__name__", "")
-    return function.__self__.__name__ if name == "__get__" else name
+    return str(function.__self__.__name__) if name == "__get__" else name
 
 
-def _constant(x: Any) -> Any:
-    return id(x) if isinstance(x, Tensor) else (type(x), x)
+def _equal(x: Any, y: Any) -> bool:
+    if isinstance(x, tuple | list) and isinstance(y, tuple | list):
+        return len(x) == len(y) and all(a is b or _equal(a, b) for a, b in zip(x, y, strict=True))
+    return not isinstance(x, Tensor) and type(x) is type(y) and bool(x == y)

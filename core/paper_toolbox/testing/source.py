@@ -41,12 +41,15 @@ def imported(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def lengths(file: Path) -> Iterator[str]:
-    """Files and functions longer than the house builds."""
+    """Files and functions longer than the house builds; a function's signature does not count."""
     text = file.read_text("utf-8")
-    if len(text.splitlines()) > FILE_LINES:
-        yield f"{file.name} has {len(text.splitlines())} lines, and should have {FILE_LINES}"
+    if (size := len(text.splitlines())) > FILE_LINES:
+        yield f"{file.name} has {size} lines, and should have {FILE_LINES}"
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef) and (size := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        size = (node.end_lineno or 0) - node.body[0].lineno + 1
+        if size > FUNCTION_LINES:
             yield f"{file.name}:{node.lineno} {node.name} has {size} lines, and should have {FUNCTION_LINES}"
 
 

@@ -1,0 +1,69 @@
+"""Every plugin of this repository: four files, one shape, a fresh card; no other file had to know of it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paper_toolbox import registry
+from paper_toolbox.testing.plugin import CARD_LINES, PackageSuite
+from paper_toolbox.testing.source import lengths
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = registry.folders(ROOT)
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: str(folder.name))
+def folder(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.param
+    return found
+
+
+def _project(folder: Path) -> dict[str, Any]:
+    return dict(tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"])
+
+
+class TestPackages(PackageSuite):
+    @pytest.fixture(autouse=True)
+    def _of(self, folder: Path) -> None:
+        self.package = _project(folder)["name"]
+
+
+def test_four_files(folder: Path) -> None:
+    name = folder.name
+    files = {file.name for file in folder.iterdir() if not file.name.startswith((".", "__pycache__"))}
+    assert files == {f"paper_toolbox_{name}.py", "pyproject.toml", "README.md", f"test_{name}.py"}
+
+
+def test_the_pyproject_has_the_common_shape(folder: Path) -> None:
+    text, project = (folder / "pyproject.toml").read_text("utf-8"), _project(folder)
+    assert project["name"] == f"paper-toolbox-{folder.name.replace('_', '-')}"
+    assert project["license"] == "Apache-2.0"
+    assert project["requires-python"] == ">=3.11"
+    assert "paper-toolbox-core>=0.1,<1" in project["dependencies"]
+    assert project["urls"]["Paper"].startswith("https://")
+    assert all(group.startswith("paper_toolbox.") for group in project["entry-points"])
+    modules = {module for entries in project["entry-points"].values() for module in entries.values()}
+    assert modules == {f"paper_toolbox_{folder.name}"}
+    assert text.startswith('[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n')
+
+
+def test_it_is_short(folder: Path) -> None:
+    assert not list(lengths(folder / f"paper_toolbox_{folder.name}.py"))
+    assert len((folder / "README.md").read_text("utf-8").splitlines()) <= CARD_LINES
+
+
+def test_no_other_folder_names_it(folder: Path) -> None:
+    """Deleting a plugin breaks no other plugin, and neither core nor the command line."""
+    module = re.compile(rf"^\s*(from|import) paper_toolbox_{folder.name}\b", re.MULTILINE)
+    places = [ROOT / "core", ROOT / "cli", *(other for other in FOLDERS if other != folder)]
+    naming = [f for place in places for f in place.rglob("*.py") if module.search(f.read_text("utf-8"))]
+    assert not naming
+
+
+def test_the_registry_the_list_and_the_cards_are_fresh() -> None:
+    assert registry.check(ROOT) == []
