@@ -59,8 +59,7 @@ def _read() -> Iterator[Card]:
 
 def of(dist: Distribution) -> Iterator[Card]:
     """The cards of one distribution, in the order of its entry points."""
-    announced = dist.read_text("entry_points.txt")
-    if not announced or PREFIX not in announced:
+    if PREFIX not in _text(dist, "entry_points.txt"):
         return
     headers, readme = _metadata(dist)
     package, version = headers["name"][0], headers["version"][0]
@@ -75,13 +74,20 @@ def of(dist: Distribution) -> Iterator[Card]:
 
 def _metadata(dist: Distribution) -> tuple[dict[str, list[str]], str]:
     """Headers by lower-case name, and the long description: a reader ten times lighter than the email package."""
-    head, _, body = (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").partition("\n\n")
+    head, _, body = (_text(dist, "METADATA") or _text(dist, "PKG-INFO")).partition("\n\n")
     headers: dict[str, list[str]] = {}
     for line in head.splitlines():
         name, colon, value = line.partition(": ")
         if colon and not line[0].isspace():
             headers.setdefault(name.lower(), []).append(value)
     return {"name": ["unknown"], "version": ["0"], **headers}, body
+
+
+def _text(dist: Distribution, name: str) -> str:
+    try:
+        return dist.read_text(name) or ""
+    except (OSError, UnicodeDecodeError):  # whatever else is installed must not break the list
+        return ""
 
 
 def _pair(url: str) -> tuple[str, str]:

@@ -54,14 +54,14 @@ class Host:
         try:
             module = card.entry.load()
         except (Exception, SystemExit) as error:  # a guest's import may raise anything; it is named and chained
-            why = f"{type(error).__name__}: {error}"
+            why = " ".join(f"{type(error).__name__}: {error}".split())
             raise PluginError(f"{card.package} {card.version} fails to import: {why}") from error
         try:
             self.manager.register(module, name=name)
             self.manager.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
             self.manager.unregister(name=name)
-            raise PluginError(f"{card.package} {card.version}: {error}") from error
+            raise PluginError(f"{card.package} {card.version}: {' '.join(str(error).split())}") from error
 
     def load_all(self, group: str) -> None:
         """Import every plugin of an extra group (``opener``, ``observer``)."""

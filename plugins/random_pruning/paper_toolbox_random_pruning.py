@@ -27,9 +27,7 @@ class RandomPruning(Compressor):
     """Keeps random weights of linear layers and convolutions: of a fresh model, to be trained, or of a trained one."""
 
     density: float = param(0.2, "share of the weights that is kept", above=0, high=1)
-    distribution: Literal["uniform", "uniform_plus", "er", "erk", "snip", "grasp"] = param(
-        "erk", "each layer's density"
-    )
+    distribution: Literal["uniform", "uniform_plus", "er", "erk", "snip", "grasp"] = param("erk", "layer densities")
     exact: bool = param(True, "keep exactly the share of each layer; false: each weight by its own coin, as released")
     min_last_density: float = param(0.2, "uniform_plus: least density of the last linear layer", low=0, high=1)
     seed: int = param(0, "of the positions")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from paper_toolbox_cli import app as app_module
 from paper_toolbox_cli.app import app, main
 from paper_toolbox_cli.options import complete_field, complete_method

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from paper_toolbox import artifact
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine import checkpoint
@@ -153,7 +154,7 @@ def test_an_existing_folder_is_refused(trained: Artifact) -> None:
 
 
 def test_a_diverging_run_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="the loss became .* lower the learning rate"):
+    with pytest.raises(ModelError, match=r"the loss became .* lower the learning rate"):
         train(recipe("sgd", sets=("sgd.lr=1e30",)), tmp_path / "run", Host(), show=Silent())
 
 
@@ -205,9 +206,14 @@ def test_a_foreign_class_in_structure_json_is_never_imported(trained: Artifact, 
 def test_a_failed_write_keeps_the_earlier_file(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text("old")
-    with pytest.raises(ArtifactError, match="No space left"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise OSError(28, "No space left on device")
+
+    def fill() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(ArtifactError, match="No space left"):
+        fill()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

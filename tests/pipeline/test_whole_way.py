@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine.attribute import attribute
 from paper_toolbox.engine.compress import Gates, compress
@@ -100,7 +101,7 @@ def test_a_file_runs_on_other_data_of_the_same_shape(run: Artifact, tmp_path: Pa
 def test_a_missed_gate_keeps_its_report(run: Artifact, tmp_path: Path) -> None:
     out = tmp_path / "out"
     choices = [Choice("compressor", "magnitude_pruning", {"sparsity": 0.99})]
-    with pytest.raises(GateMissed, match="drop .* is more than --max-drop 0.01"):
+    with pytest.raises(GateMissed, match=r"drop .* is more than --max-drop 0.01"):
         compress(run, choices, out, Host(), gates=Gates(max_drop=0.01), show=Silent())
     assert json.loads((out / "compress.json").read_text())["missed"]
     assert Artifact.load(out).summary["accepted"] is False

@@ -45,9 +45,8 @@ def search(
         return
     _show(installed, False)
     for entry in known:
-        print(
-            f"not installed: {entry['kind']} {entry['name']} – {entry.get('summary', '')}; pip install {entry['package']}"
-        )
+        what = f"{entry['kind']} {entry['name']} – {entry.get('summary', '')}"
+        print(f"not installed: {what}; pip install {entry['package']}")
 
 
 def _matches(words: list[str], *texts: str) -> bool:

@@ -32,7 +32,7 @@ def attribute(
     seed: int = 0,
     layer: str | None = None,
 ) -> dict[str, Any]:
-    """Explain the predictions on ``samples`` validation samples; writes a picture, an npz and the figures to ``out``."""
+    """Explain the predictions on ``samples`` validation samples: picture, npz and figures go to ``out``."""
     if choice.kind != "attributor":
         raise NeedError(
             f"{choice.name} is of kind {choice.kind}; attribute takes attributors (see `toolbox list attributor`)"

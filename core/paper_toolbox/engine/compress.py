@@ -25,7 +25,7 @@ from .data import Batches, Data
 from .evaluate import evaluate, target_scale
 from .fit import Fit
 from .methods import check_needs
-from .objective import plain_loss
+from .objective import batch_loss
 from .onnx_export import export_onnx
 from .onnx_run import latency, run_onnx
 from .onnx_session import feeds
@@ -120,7 +120,7 @@ def _step(name: str, method: Any, model: nn.Module, original: nn.Module, data: D
     torch.manual_seed(settings.seed)
     available = {
         "batches": Batches(data.train, settings.batch_size, seed=settings.seed),
-        "loss": plain_loss(data.task),
+        "loss": batch_loss(data.task),
         "teacher": original,
         "generator": torch.Generator().manual_seed(settings.seed),
     }

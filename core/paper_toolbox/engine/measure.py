@@ -12,7 +12,7 @@ from ..host import Host
 from ..recipe import Choice
 from .data import Batches
 from .evaluate import evaluate, target_scale
-from .objective import plain_loss
+from .objective import batch_loss
 from .restore import load_data, load_model
 from .sizes import sizes
 
@@ -30,6 +30,6 @@ def measure(run: Artifact, choices: Sequence[Choice], host: Host, *, data: str |
     found: dict[str, Any] = {"run": str(run.folder), "data": opened.source, **figures, **sizes(model, opened)}
     for choice in choices:
         method = host.build(choice.name, choice.kind, **choice.fields)
-        available = {"loss": plain_loss(opened.task), "history": run.history()}
+        available = {"loss": batch_loss(opened.task), "history": run.history()}
         found[choice.name] = method.measure(model, batches, **needs.supply(method.measure, available, choice.name))
     return found

@@ -27,6 +27,14 @@ def plain_loss(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
     return F.mse_loss if task.kind == "regression" else F.cross_entropy
 
 
+def batch_loss(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+    """``plain_loss`` on a model's outputs as they are; (B, T, V) and (B, T) for tokens, -100 left out."""
+    plain = plain_loss(task)
+    if task.kind != "tokens":
+        return plain
+    return lambda outputs, targets: plain(outputs.flatten(0, 1), targets.flatten())
+
+
 @dataclass(frozen=True)
 class Term:
     """One loss of the sum, and what its verb asks for."""
@@ -67,7 +75,7 @@ class Objective(nn.Module):
         progress: float = 0.0,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> Tensor:
-        """The loss; ``call`` is the model, wrapped for several devices perhaps. Losses see float32 or wider, never autocast."""
+        """The loss; ``call`` is the model, wrapped perhaps. Losses see float32 or wider, never autocast."""
         given: dict[str, Any] = {"index": index, "step": step, "progress": progress, "inputs": inputs}
         given["model"], teacher = self.watched
         with autocast():

@@ -24,7 +24,7 @@ from .data import Batches, Data, open_data
 from .fit import Fit, Session
 from .methods import Methods, gather
 from .models import open_model, resolved_source
-from .objective import IGNORED, Objective, plain_loss
+from .objective import IGNORED, Objective, batch_loss
 from .pictures import learning_curve
 from .progress import Show, Silent, shown
 from .restore import load_model
@@ -104,7 +104,7 @@ def start(
 def _edited(model: nn.Module, methods: Methods, data: Data, batch_size: int) -> nn.Module:
     """The fresh model with the run's normalizers and pruning at initialisation."""
     batches = Batches(data.train, batch_size)
-    available = {"batches": batches, "loss": plain_loss(data.task), "generator": torch.Generator().manual_seed(0)}
+    available = {"batches": batches, "loss": batch_loss(data.task), "generator": torch.Generator().manual_seed(0)}
     for name, normalizer in methods.normalizers:
         before = surgery.edits(model)
         model = normalizer.apply(model, **needs.supply(normalizer.apply, available, name))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GRAPHS = 16  # of one optimizer; an ordinary rule has one or two
 SMALL = 4096  # flat tensors up to this size take their step together: the call would cost more than the work
-OPTIONS = {"cpp.vec_isa_ok": True}  # else the compiler is first asked, for seconds, about each instruction set of the CPU
+OPTIONS = {"cpp.vec_isa_ok": True, "realize_reads_threshold": 64, "realize_opcount_threshold": 1000}
 
 
 class Compiled:

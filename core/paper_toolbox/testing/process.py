@@ -22,7 +22,17 @@ def run(
     events, output, settings = work / "events.jsonl", work / "output.txt", work / "pytest.ini"
     events.touch()
     settings.write_text("[pytest]\n", "utf-8")
-    options = ["-q", "-c", str(settings), "-p", f"{__package__}.report", "--events", str(events)]
+    options = [
+        "-q",
+        "-c",
+        str(settings),
+        "--rootdir",
+        work.anchor,
+        "-p",
+        f"{__package__}.report",
+        "--events",
+        str(events),
+    ]
     options += ["--import-mode=importlib", "-p", "no:cacheprovider", "-m", "not slow"]
     status = _wait([sys.executable, "-m", "pytest", *options, *map(str, tests)], path, output, limit)
     outcomes, warnings = _read(events)

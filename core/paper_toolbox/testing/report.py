@@ -34,9 +34,9 @@ class Events:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]
 
-    def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test begins."""
-        self._write(name=_short(location[0], nodeid), outcome="started")
+        self._write(name=_short(nodeid), outcome="started")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A phase of a test ends; of the set-up and tear-down only failures and skips are told."""
@@ -44,7 +44,7 @@ class Events:
             return
         said = [str(value) for name, value in report.user_properties if name == "warning"]
         self._write(
-            name=_short(report.location[0], report.nodeid),
+            name=_short(report.nodeid),
             outcome=report.outcome,
             message=_message(report),
             warnings=said,
@@ -53,7 +53,7 @@ class Events:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A test file that cannot be imported."""
         if report.failed:
-            self._write(name=_short(str(report.fspath), ""), outcome="failed", message=_message(report))
+            self._write(name=_short(report.nodeid), outcome="failed", message=_message(report))
 
     def _write(self, **event: Any) -> None:
         with open(self.file, "a", encoding="utf-8") as file:
@@ -71,11 +71,11 @@ def _generic(item: pytest.Item) -> bool:
     return getattr(getattr(item, "cls", None), "__name__", "") == GENERIC
 
 
-def _short(file: str, nodeid: str) -> str:
-    """``…/test_loss_foo.py``, ``…::TestConformance::test_x`` -> ``loss_foo: x``."""
-    stem = file.replace("\\", "/").rpartition("/")[2].removesuffix(".py").removeprefix("test_")
-    test = nodeid.rpartition("::")[2].removeprefix("test_")
-    return f"{stem}: {test}" if test else stem
+def _short(nodeid: str) -> str:
+    """``…/test_loss_foo.py::TestConformance::test_x`` -> ``loss_foo: x``."""
+    file, _, test = nodeid.partition("::")
+    stem = file.rpartition("/")[2].removesuffix(".py").removeprefix("test_")
+    return f"{stem}: {test.rpartition('::')[2].removeprefix('test_')}" if test else stem
 
 
 def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
