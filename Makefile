@@ -12,7 +12,10 @@ READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all lint plugin bench registry clean projects
+# `make` alone only installs.
+all: $(READY)
+
+.PHONY: all demo test test-all lint plugin bench registry clean projects
 
 demo: $(READY)  ## train, compress, export, run and explain a real model: one table, and the folder demo/
 	$(BIN)/python examples/demo.py

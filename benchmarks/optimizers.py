@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import paper_toolbox as pt
 import torch
 from torch import Tensor, nn
+
+import paper_toolbox as pt
 
 Build = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 OURS = ("sgd", "adam", "adamw", "adamp", "sgdp", "lion")
@@ -44,7 +45,7 @@ def ours(name: str, engine: str) -> Build:
     """One of this toolbox's methods."""
     decay = {} if name == "sgd" else {"weight_decay": 1e-2}
     momentum = {"momentum": 0.9} if name in ("sgd", "sgdp") else {}
-    return lambda params: pt.method(name, "optimizer", lr=1e-3, **decay, **momentum).build(params, engine=engine)  # type: ignore[no-any-return]  # by name
+    return lambda params: pt.method(name, "optimizer", lr=1e-3, **decay, **momentum).build(params, engine=engine)
 
 
 def candidates() -> dict[str, Build]:

@@ -14,7 +14,7 @@ import yaml
 
 from . import catalog
 from .errors import ArtifactError
-from .files import read_json, replacing, sha256, write_json, write_text, write_yaml
+from .files import read_json, sha256, write_json, write_tensors, write_text, write_yaml
 from .recipe import Choice, Recipe
 from .task import Task, TensorSpec
 
@@ -119,8 +119,6 @@ def write_structure(folder: Path, edits: list[dict[str, Any]], quantization: dic
 
 def write_weights(folder: Path, state: dict[str, Any]) -> None:
     """``model.safetensors`` of a state dict; tensors that share memory are written once."""
-    from safetensors.torch import save_file
-
     names: dict[Any, str] = {}
     aliases: dict[str, str] = {}
     for name, tensor in state.items():
@@ -128,8 +126,8 @@ def write_weights(folder: Path, state: dict[str, Any]) -> None:
         if first != name:
             aliases[name] = first
     unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items() if name not in aliases}
-    with replacing(folder / WEIGHTS) as temporary:
-        save_file(unique, temporary, metadata={"format": "pt", **{f"alias:{k}": v for k, v in aliases.items()}})
+    metadata = {"format": "pt", **{f"alias:{k}": v for k, v in aliases.items()}}
+    write_tensors(folder / WEIGHTS, unique, metadata)
 
 
 def read_weights(folder: Path) -> dict[str, Any]:

@@ -7,10 +7,13 @@ import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import TYPE_CHECKING
 
 from .errors import PluginError, UnknownMethod
 from .kinds import KINDS, PREFIX
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 GROUPS = (*KINDS, "opener", "observer")
 
@@ -48,6 +51,8 @@ def cards() -> tuple[Card, ...]:
 
 
 def _read() -> Iterator[Card]:
+    from importlib.metadata import distributions  # here: half of the time that importing the toolbox would take
+
     seen = set()
     for dist in distributions():
         found = list(of(dist))

@@ -34,6 +34,18 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """``tensors`` as safetensors, whole or not at all."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(str(error).removeprefix("Error while serializing: ")) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """``text`` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:

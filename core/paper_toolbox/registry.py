@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from .errors import ToolboxError
 from .kinds import KINDS, PREFIX
@@ -19,7 +16,7 @@ HEAD = """\
 # `methods` is written by `toolbox registry write` from plugins/*/pyproject.toml; `community` is kept by hand.
 """
 COMMUNITY = """\
-# Yours, as one entry of the same six keys below (version is left out: the package index knows it).
+# Add your package here: name, kind, package, summary, paper, keywords.
 community: []
 """
 BEGIN, END = "<!-- methods -->", "<!-- /methods -->"
@@ -72,11 +69,14 @@ def folders(root: Path) -> list[Path]:
 
 def _derived(root: Path) -> dict[Path, str]:
     """The generated files of a checkout and what they must hold."""
+    import yaml
+
     methods = sorted((e for f in folders(root) for e in _announced(f)), key=lambda e: (e["kind"], e["name"]))
     registry, readme = root / "registry.yaml", root / "README.md"
     before = registry.read_text("utf-8") if registry.is_file() else ""
     kept = before[at:] if (at := _community(before)) >= 0 else COMMUNITY
-    block = yaml.safe_dump({"methods": methods}, sort_keys=False, allow_unicode=True, width=1000)
+    layout: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 1000, "default_flow_style": None}
+    block = yaml.safe_dump({"methods": methods}, **layout)
     derived = {registry: f"{HEAD}{block}\n{kept}"}
     text = readme.read_text("utf-8") if readme.is_file() else ""
     if BEGIN in text and END in text:
@@ -97,20 +97,16 @@ def _community(text: str) -> int:
 
 
 def _announced(folder: Path) -> Iterator[dict[str, Any]]:
+    import tomllib
+
     project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
     for group, offered in project.get("entry-points", {}).items():
         if (kind := group.removeprefix(PREFIX)) not in KINDS:
             continue
-        paper = project.get("urls", {}).get("Paper", "")
-        about = (
-            project["name"],
-            project["version"],
-            project.get("description", ""),
-            paper,
-            project.get("keywords", []),
-        )
+        summary, paper = project.get("description", ""), project.get("urls", {}).get("Paper", "")
         for name in offered:
-            yield dict(zip(KEYS, (name, kind, *about), strict=True))
+            about = (project["version"], summary, paper, list(project.get("keywords", [])))
+            yield dict(zip(KEYS, (name, kind, project["name"], *about), strict=True))
 
 
 def _table(methods: Iterable[dict[str, Any]]) -> str:
@@ -140,6 +136,8 @@ def _faults(content: dict[str, Any]) -> Iterator[str]:
 
 
 def _load(text: str) -> dict[str, Any]:
+    import yaml  # here, as above: commands that read no registry start without it
+
     try:
         content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
     except yaml.YAMLError as error:

@@ -8,14 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from paper_toolbox import hookimpl, param
 from paper_toolbox.kit.rule import Rule, State
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(Rule):
-    """The mean of the gradient over the root of its second moment, both corrected for their start at 0 (Algorithm 1)."""
+    """The mean of the gradient over the root of its second moment, corrected for their start at 0 (Algorithm 1)."""
 
     lr: float = param(1e-3, "step size", low=0)
     betas: tuple[float, float] = param((0.9, 0.999), "decay of the two moments", low=0, below=1)

@@ -5,13 +5,14 @@ Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-i
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
-from paper_toolbox import hookimpl, param
-from paper_toolbox.kit.rule import Rule, State
 from torch import Tensor
+
+from paper_toolbox import hookimpl, param
+from paper_toolbox.kit.arithmetic import length
+from paper_toolbox.kit.rule import Rule, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +85,12 @@ def project(w: Tensor, g: Tensor, d: Tensor, delta: float, eps: float) -> tuple[
     Eq. 8 asks for |cos(w, g)| < δ / √dim, first by row, then for the whole tensor; eq. 7 is d - (ŵ·d) ŵ.
     """
     wg, ww, gg, wd = ((x * y).sum(1, keepdim=True) for x, y in ((w, g), (w, w), (g, g), (w, d)))  # (O, 1) each
-    rows, columns = w.shape
+    rows, columns = length(w, 0), length(w, 1)
     norm, norms = ww.sum().sqrt(), ww.sqrt()
-    by_row = (wg.abs() / (norms.clamp(min=eps) * gg.sqrt().clamp(min=eps))).max() < delta / math.sqrt(columns)
+    cosines = wg.abs() / (norms.clamp(min=eps) * gg.sqrt().clamp(min=eps))
     cosine = wg.sum().abs() / (norm.clamp(min=eps) * gg.sum().sqrt().clamp(min=eps))
-    by_layer = cosine < delta / math.sqrt(rows * columns)
+    by_row = cosines.max() * columns.sqrt() < delta
+    by_layer = cosine * (rows * columns).sqrt() < delta
     row, layer = wd / (norms + eps).square(), wd.sum() / (norm + eps).square()
     radial = torch.where(by_row, row, torch.where(by_layer, layer, 0.0))
     return radial, (by_row | by_layer).to(w.dtype)

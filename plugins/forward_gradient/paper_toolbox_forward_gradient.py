@@ -13,12 +13,15 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
-import torch.autograd.forward_ad as fwd
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
 from paper_toolbox import Optimizer, hookimpl, param
 from paper_toolbox.errors import ModelError, ParamError
 from paper_toolbox.kit.wrap import buffers_kept
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+
+fwd: Any = forward_ad  # untyped in torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +58,15 @@ class _Forward(torch.optim.Optimizer):
         strangers = set(self._trained()) - set(model.parameters())
         if strangers:
             shape = tuple(next(iter(strangers)).shape)
-            raise ModelError(f"forward_gradient trains a model's own parameters; one of shape {shape} is not the model's")
+            raise ModelError(
+                f"forward_gradient trains a model's own parameters; one of shape {shape} is not the model's"
+            )
 
     def _trained(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Any:  # type: ignore[override]  # torch overloads it
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; ``closure`` computes the loss, with no backward, and is called once per tangent."""
         if closure is None:
             raise ParamError("forward_gradient.step needs a closure that computes the loss")
@@ -87,7 +92,7 @@ class _Forward(torch.optim.Optimizer):
                     p.sub_(gradient[p], alpha=lr)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"method": self.method, "model": self.model}  # type: ignore[no-untyped-call]  # torch's
+        return super().__getstate__() | {"method": self.method, "model": self.model}
 
 
 def derivative(
@@ -102,7 +107,9 @@ def derivative(
                 value, slope = fwd.unpack_dual(loss())
         except NotImplementedError as error:
             op = str(error).partition("Trying to use forward AD with ")[2].split(" ")[0] or str(error).splitlines()[0]
-            raise ModelError(f"forward_gradient: {op} has no forward derivative; a model without it is needed") from error
+            raise ModelError(
+                f"forward_gradient: {op} has no forward derivative; a model without it is needed"
+            ) from error
         if slope is None:
             raise ModelError("forward_gradient: the loss does not depend on the parameters being trained")
         return value.clone(), slope.clone()
@@ -111,10 +118,12 @@ def derivative(
 @contextmanager
 def swapped(model: nn.Module, others: dict[Tensor, Tensor]) -> Iterator[None]:
     """Inside, the model's parameters are the ``others`` that stand for them."""
-    places = [(m._parameters, n, p) for m in model.modules() for n, p in m._parameters.items() if p is not None]
+    places: list[tuple[Any, str, Tensor]] = [
+        (m._parameters, n, p) for m in model.modules() for n, p in m._parameters.items() if p is not None
+    ]
     try:
         for owned, name, p in places:
-            owned[name] = others.get(p, p)  # type: ignore[assignment]  # a dual tensor in a parameter's place
+            owned[name] = others.get(p, p)
         yield
     finally:
         for owned, name, p in places:

@@ -24,13 +24,11 @@ maps = 3 * torch.randn(4, 6, 5, 3, generator=draw, dtype=torch.float64) + 1
 
 class TestLayerNorm(NormalizerSuite):
     method = LayerNorm()
-    twice = "same"
     alone = ("mlp", "cnn", "transformer")
 
 
 class TestLayerNormByPosition(NormalizerSuite):
     method = LayerNorm(mode="position")
-    twice = "same"
     alone = ("mlp", "cnn", "transformer")
     exported = "cnn"
 

@@ -19,13 +19,11 @@ x = 3 * torch.randn(7, 5, 32, generator=draw, dtype=torch.float64) + 1
 
 class TestRMSNorm(NormalizerSuite):
     method = RMSNorm()
-    twice = "same"
     alone = ("mlp", "cnn", "transformer")
 
 
 class TestPartialRMSNorm(NormalizerSuite):
     method = RMSNorm(p=0.25, bias=True, eps_outside=True, eps=1e-8)
-    twice = "same"
     alone = ("mlp", "cnn", "transformer")
     exported = "cnn"
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from paper_toolbox import hookimpl, param
 from paper_toolbox.errors import NeedError
 from paper_toolbox.kit.wrap import Wrapper, buffers_kept
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,9 @@ class SAM(Wrapper):
             raise NeedError("sam takes dense gradients, not sparse ones: build embeddings with sparse=False")
         norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in grads]
         norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])) if norms else None
-        return [(g * (self.rho / (norm + self.eps)).to(g.device)).to(g.dtype) for g in grads] if norm is not None else []
+        return (
+            [(g * (self.rho / (norm + self.eps)).to(g.device)).to(g.dtype) for g in grads] if norm is not None else []
+        )
 
 
 @hookimpl

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paper_toolbox import Attributor, hookimpl, param
-from paper_toolbox.kit.gradient import input_gradient, noisy
+from paper_toolbox.kit.gradient import input_gradients, noisy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,7 @@ class VarGrad(Attributor):
 def moments(model: nn.Module, copies: Iterable[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (over n) of the gradients at ``copies`` (B, ...), updated copy by copy (Welford, 1962)."""
     mean = spread = torch.zeros(())
-    for i, copy in enumerate(copies, 1):
-        gradient = input_gradient(model, copy, targets)
+    for i, gradient in enumerate(input_gradients(model, copies, targets), 1):
         if i == 1:
             mean, spread = gradient, torch.zeros_like(gradient)
             continue

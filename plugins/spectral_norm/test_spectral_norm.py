@@ -10,6 +10,7 @@ from paper_toolbox_spectral_norm import Spectral, SpectralNorm
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import surgery
 from paper_toolbox.testing.normalizer import NormalizerSuite
 
@@ -23,10 +24,12 @@ LAYERS: list[tuple[Any, tuple[int, ...]]] = [
 
 class TestSpectralNorm(NormalizerSuite):
     method = SpectralNorm()
+    alone = ("mlp", "transformer")
 
 
 class TestSpectralNormWithGain(NormalizerSuite):
     method = SpectralNorm(n_power=2, gain=True)
+    alone = ("mlp", "transformer")
     exported = "cnn"
 
 
@@ -141,3 +144,9 @@ def test_mixed_precision_does_not_blur_sigma() -> None:
     expected = layer.eval()(weight)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(layer(weight), expected)
+
+
+def test_a_second_time_is_refused() -> None:
+    model = SpectralNorm().apply(nn.Sequential(nn.Linear(4, 3)))
+    with pytest.raises(NothingChanged, match="do not have it yet"):
+        SpectralNorm().apply(model)

@@ -9,6 +9,7 @@ import torch
 from paper_toolbox_weight_conditioning import Equilibrated, WeightConditioning
 from torch import Tensor, nn
 
+from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import weights
 from paper_toolbox.testing.normalizer import NormalizerSuite
 
@@ -21,10 +22,12 @@ ones = torch.ones(8, dtype=torch.float64)
 
 class TestWeightConditioning(NormalizerSuite):
     method = WeightConditioning()
+    alone = ("mlp", "transformer")
 
 
 class TestBothSides(NormalizerSuite):
     method = WeightConditioning(mode="row_column", rounds=2, scale=1.4, detach=True)
+    alone = ("mlp", "transformer")
     exported = "cnn"
 
 
@@ -120,3 +123,9 @@ def test_an_image_is_fitted_better_at_equal_steps() -> None:
         return loss.item()
 
     assert fit(True) < fit(False) / 2
+
+
+def test_a_second_time_is_refused() -> None:
+    model = WeightConditioning().apply(nn.Sequential(nn.Linear(4, 3)))
+    with pytest.raises(NothingChanged, match="do not have it yet"):
+        WeightConditioning().apply(model)

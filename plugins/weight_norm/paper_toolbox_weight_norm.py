@@ -90,19 +90,14 @@ def initialise(model: nn.Module, layers: list[Any], inputs: batch.Inputs, std: f
     """Each unit gets mean 0 and variance 1 on ``inputs``, layer by layer in the order of use; the layers used."""
     used: set[nn.Module] = set()
 
-    def draw(layer: Any, args: tuple[Tensor, ...]) -> None:
+    def draw(layer: nn.Module, x: Tensor) -> None:
         if layer not in used:
             used.add(layer)
-            measure(layer, args[0], std)
+            measure(layer, x, std)
 
     fit = [m for m in layers if not (weights.output_axis(m) and m.groups > 1)]  # transposed groups share their g
-    handles = [layer.register_forward_pre_hook(draw) for layer in fit]
-    try:
-        with capture.evaluating(model), torch.no_grad():
-            batch.forward(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with capture.watch_inputs(fit, draw), capture.evaluating(model), torch.no_grad():
+        batch.forward(model, inputs)
     return used
 
 
@@ -111,9 +106,9 @@ def measure(layer: Any, x: Tensor, std: float) -> None:
     g, v = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
     nn.init.normal_(v, 0, std)
     nn.init.ones_(g)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    var, mean = torch.var_mean(weights.per_unit(layer.forward(x), weights.unit_axis(layer)), dim=1, correction=0)
+    t = weights.per_unit(layer.forward(x), weights.unit_axis(layer))
+    t = t if layer.bias is None else t - layer.bias[:, None]
+    var, mean = torch.var_mean(t, dim=1, correction=0)
     scale = torch.where(var > 1e-12, 1 / (var.sqrt() + 1e-10), 1.0)  # one sample has no spread: g stays 1
     g.copy_(scale.view_as(g))
     if layer.bias is not None:

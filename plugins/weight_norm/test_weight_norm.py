@@ -25,16 +25,17 @@ each_layer = pytest.mark.parametrize(("make", "shape"), LAYERS, ids=["linear", "
 
 class TestWeightNorm(NormalizerSuite):
     method = WeightNorm()
+    alone = ("mlp", "transformer")
 
 
 class TestMeanOnly(NormalizerSuite):
     method = WeightNorm(mean_only_bn=True)
-    alone = ()
     exported = "cnn"
 
 
 class TestAttached(NormalizerSuite):
     method = WeightNorm(data_init=False)
+    alone = ("mlp", "transformer")
     exported = "none"
 
 
@@ -187,3 +188,9 @@ def test_tied_weights_are_left_alone() -> None:
 
 def test_all_channels_of_a_mean_only_norm_are_rebuilt() -> None:
     assert surgery.arguments(MeanOnlyBatchNorm(3, -3)) == {"num_features": 3, "axis": -3, "momentum": 0.1}
+
+
+def test_a_second_time_is_refused() -> None:
+    model = WeightNorm().apply(nn.Sequential(nn.Linear(4, 3)))
+    with pytest.raises(NothingChanged, match="do not have it yet"):
+        WeightNorm().apply(model)

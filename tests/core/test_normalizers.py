@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import paper_toolbox as pt
 from paper_toolbox import catalog, needs
 from paper_toolbox.kit import surgery
-from paper_toolbox.kit.batch import Inputs, forward
+from paper_toolbox.kit.batch import Inputs, forward, tensors
 from paper_toolbox.testing.model import IMAGES, PAIR, SEQUENCES, TABLE, TEXT, inputs_of
 from paper_toolbox.testing.parity import outputs, same_in_onnx
 
@@ -88,18 +88,21 @@ def trusted() -> set[str]:
 @pytest.mark.parametrize("name", MODELS)
 def test_exports(name: str, which: str, tmp_path: Path) -> None:
     model = surgery.fold(trained(name, which, 2)[0])
-    given = [inputs_of(MODELS[name][1], count) for count in (4, 1, 7)]
-    if isinstance(given[0], tuple):
-        model, given = Laid(model), [{"left": x[0], "right": x[1]} for x in given if isinstance(x, tuple)]
+    task = MODELS[name][1]
+    given = [inputs_of(task, count) for count in (4, 1, 7)]
+    if task.layout != "tensor":
+        model = OfTwo(model, [spec.name for spec in task.inputs] if task.layout == "dict" else None)
+        given = [dict(zip(("first", "second"), tensors(x), strict=True)) for x in given]
     same_in_onnx(model, given, tmp_path / "model.onnx")
 
 
-class Laid(nn.Module):
-    """A model of a pair of tensors that takes them by name."""
+class OfTwo(nn.Module):
+    """A model of two inputs, in a tuple or by ``names``, with a plain signature."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, names: list[str] | None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.names = model, names
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return forward(self.model, (left, right))
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        inputs = (first, second) if self.names is None else dict(zip(self.names, (first, second), strict=True))
+        return forward(self.model, inputs)

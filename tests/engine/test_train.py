@@ -238,21 +238,22 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 def test_ctrl_c_on_the_command_line_exits_130(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "paper_toolbox_cli", "train", "--model", "mlp", "--epochs", "100000"]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "epoch 1/" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    rest = process.stderr.read()
-    assert process.wait() == 130
+    command += ["--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 1/" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130
     assert "continue with: toolbox train --resume" in rest.splitlines()[-1]
     assert (tmp_path / "run" / "checkpoint" / "last.safetensors").exists()
 
 
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, check=False

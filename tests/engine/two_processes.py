@@ -24,6 +24,6 @@ if __name__ == "__main__":
 
     fit.Fit.run = remember  # type: ignore[method-assign]  # to see the model of this process
     flags = {"model": "mlp?hidden=16", "epochs": 2, "device": "cpu"}
-    train(assemble(Host(), None, ["adamp"], [], flags), folder / "run", Host(), show=Silent())
+    train(assemble(Host(), None, ["adamp"], ["adamp.lr=0.01"], flags), folder / "run", Host(), show=Silent())
     content = b"".join(p.detach().numpy().tobytes() for p in models[0].parameters())
     (folder / f"rank{os.environ['RANK']}").write_text(hashlib.sha256(content).hexdigest())

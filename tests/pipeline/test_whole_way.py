@@ -25,7 +25,7 @@ from paper_toolbox.recipe import Choice, assemble
 
 
 def trained(folder: Path, *plugins: str, **flags: Any) -> Artifact:
-    settings = {"data": "digits", "model": "cnn?width=16&depth=2", "epochs": 3, "device": "cpu"} | flags
+    settings = {"data": "digits", "model": "cnn?width=16&depth=2", "epochs": 5, "device": "cpu"} | flags
     sets = ["adamp.lr=0.003"] if "adamp" in plugins else []
     return train(assemble(Host(), None, plugins, sets, settings), folder, Host(), show=Silent())
 
@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(scope="module")
 def small(run: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     choices = [Choice("compressor", "structured_pruning", {"sparsity": 0.5}), Choice("compressor", "int8")]
-    recipe = assemble(Host(), None, ["adamp"], ["adamp.lr=0.003"], {"epochs": 2})
+    recipe = assemble(Host(), None, ["adamp"], ["adamp.lr=0.003"], {"epochs": 4})
     out = tmp_path_factory.mktemp("small") / "small"
     return compress(run, choices, out, Host(), finetune=recipe, show=Silent())
 

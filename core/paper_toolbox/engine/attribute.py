@@ -61,7 +61,13 @@ def attribute(
     predictions = torch.zeros(len(inputs), dtype=torch.int64) if regression else outputs.argmax(1)
     maps = explain(model, inputs, predictions)
     figures = faithfulness(
-        model, inputs, predictions, maps, attribute=explain, generator=torch.Generator().manual_seed(seed)
+        model,
+        inputs,
+        predictions,
+        maps,
+        attribute=explain,
+        generator=torch.Generator().manual_seed(seed),
+        score="output" if regression else "probability",
     )
     artifact.create(folder)
     attribution_sheet(inputs, maps, targets, predictions, folder / "attribution.png", opened.task.classes)

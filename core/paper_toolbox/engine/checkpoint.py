@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ArtifactError, PluginError
-from ..files import replacing
+from ..files import write_tensors
 
 FORMAT = 1
 
@@ -24,8 +23,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write nested dicts, lists, tuples, numbers, text and tensors; the earlier file stays until this one is whole."""
     tensors: dict[str, Tensor] = {}
     header = {"format": str(FORMAT), "state": json.dumps(_pack(state, tensors, "state"))}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    write_tensors(path, tensors, header)
 
 
 def load(path: Path) -> dict[str, Any]:

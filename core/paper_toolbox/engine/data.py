@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,11 +53,20 @@ def open_data(
     if not isinstance(raw, Raw):
         raise DataError(f"{source} gave {type(raw).__name__}: it must give engine.data.Data or (inputs, targets)")
     raw.check(source, few_is_fine=bool(preprocessing))
-    if missing := set((preprocessing or {}).get("standardize", {})) - raw.inputs.keys():
-        raise DataError(f"{source} has no input {min(missing)!r}; it has {', '.join(raw.inputs)}")
+    raw = _named(raw, source, preprocessing or {})
     train, held = _split(raw, source, seed, validation)
     record = dict(preprocessing) if preprocessing else _fit(raw, source, train)
     return Data(source, _task(raw), _part(raw, record, train), _part(raw, record, held), record)
+
+
+def _named(raw: Raw, source: str, preprocessing: Mapping[str, Any]) -> Raw:
+    """``raw`` with the inputs that ``preprocessing`` knows; the only input of both takes the recorded name."""
+    known = preprocessing.get("standardize", {})
+    if not (missing := set(known) - raw.inputs.keys()):
+        return raw
+    if len(known) == len(raw.inputs) == 1 and not raw.vocabularies and not raw.masks:
+        return replace(raw, inputs={next(iter(known)): next(iter(raw.inputs.values()))})
+    raise DataError(f"{source} has no input {min(missing)!r}; it has {', '.join(raw.inputs)}")
 
 
 def _split(raw: Raw, source: str, seed: int, validation: float) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from ..files import write_json
 from ..host import Host
 from ..kit import quant
 from .data import Batches
+from .evaluate import target_scale
 from .onnx_export import Precision, export_onnx
 from .restore import load_data, load_model
 
@@ -21,7 +22,11 @@ def export(
 ) -> dict[str, Any]:
     """Write the model of ``run``; ``precision`` None takes int8 where the run planned it, else fp32."""
     model = load_model(run, host)
-    precision = precision or ("int8" if quant.planned(model) is not None else "fp32")
+    planned = quant.planned(model) is not None
+    precision = precision or ("int8" if planned else "fp32")
+    promised = None
+    if planned and precision == "int8":  # compress measured this very file; its figure is what must come out again
+        promised = run.figures[run.task.metric] / target_scale(run.summary["preprocessing"])
     path = out or run.folder / "model.onnx"
     if path.is_dir():
         raise ArtifactError(f"{path} is a folder: --out takes a file name such as {path / 'model.onnx'}")
@@ -34,6 +39,7 @@ def export(
         precision=precision,
         opset=opset,
         metadata=provenance(run),
+        promised=promised,
         calibration=Batches(data.train, 64, seed=run.recipe.training.seed),
     )
     write_json(path.with_suffix(".json"), report)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from .. import artifact, catalog
 from ..artifact import Artifact
 from ..errors import ArtifactError
-from ..files import replacing
+from ..files import write_tensors
 from ..host import Host
 from ..kit import quant, surgery
 from ..kit.batch import Inputs, tensors
@@ -26,7 +26,7 @@ CALIBRATION = "calibration.safetensors"
 def load_model(run: Artifact, host: Host) -> nn.Module:
     """The trained model in evaluation mode, on the CPU."""
     model = open_model(run.recipe.training.model or "", run.task, host, weights=False)
-    trusted = {card.entry.module for card in catalog.cards()}
+    trusted = {card.entry.module.partition(".")[0] for card in catalog.cards()}
     surgery.apply_edits(model, run.structure["edits"], trusted)
     try:
         model.load_state_dict(artifact.read_weights(run.folder))
@@ -42,8 +42,7 @@ def write_calibration(folder: Path, task: Task, inputs: Inputs) -> None:
     """``calibration.safetensors``: the inputs that int8 export measures its ranges on."""
     names = [spec.name for spec in task.inputs]
     named = inputs if isinstance(inputs, Mapping) else dict(zip(names, tensors(inputs), strict=True))
-    with replacing(folder / CALIBRATION) as temporary:
-        save_file({name: named[name].contiguous() for name in names}, temporary)
+    write_tensors(folder / CALIBRATION, {name: named[name].contiguous() for name in names})
 
 
 def read_calibration(run: Artifact) -> Inputs:

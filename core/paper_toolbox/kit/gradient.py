@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -20,6 +21,13 @@ def input_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     with differentiating(model, inputs) as point:
         scores = target_scores(forward(model, point.clone()), targets)  # the copy lets a first layer work in place
         return gradients(scores.sum(), [point])[0]
+
+
+def input_gradients(model: nn.Module, copies: Iterable[Tensor], targets: Tensor, rows: int = 256) -> Iterator[Tensor]:
+    """``input_gradient`` at each of ``copies`` (B, ...) of a batch; about ``rows`` rows at once."""
+    waiting = iter(copies)
+    while group := list(itertools.islice(waiting, max(1, rows // max(1, len(targets))))):
+        yield from input_gradient(model, torch.cat(group), targets.repeat(len(group))).view(len(group), *group[0].shape)
 
 
 def target_scores(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 View = Literal["flat", "rows", "tensor"]
@@ -55,4 +56,20 @@ def layout_of(p: Tensor, view: View) -> Layout:
     shape = tuple(p.shape) if view == "tensor" else (*p.shape[:kept], -1)
     if view == "tensor" or p.is_contiguous():
         return Layout(None, shape)
-    return Layout((*range(kept), *sorted(range(kept, p.ndim), key=lambda axis: -p.stride(axis))), shape)
+    return Layout((*range(kept), *sorted(range(kept, p.ndim), key=p.stride, reverse=True)), shape)
+
+
+def join(some: list[Seen]) -> Seen:
+    """Several flat tensors as one; the copies go back with ``part``."""
+    state = {name: torch.cat([seen.state[name] for seen in some]) for name in some[0].state if name != "step"}
+    p, grad = torch.cat([seen.p for seen in some]), torch.cat([seen.grad for seen in some])
+    return Seen(p, grad, state | {"step": some[0].state["step"]})
+
+
+def part(joined: Seen, some: list[Seen]) -> None:
+    """Write what ``join`` made back to where it came from."""
+    sizes = [seen.p.numel() for seen in some]
+    torch._foreach_copy_([seen.p for seen in some], torch.split(joined.p, sizes))
+    for name, x in joined.state.items():
+        if name != "step":
+            torch._foreach_copy_([seen.state[name] for seen in some], torch.split(x, sizes))

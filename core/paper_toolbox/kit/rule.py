@@ -89,7 +89,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 raise ModelError(f"{type(self.rule).__name__} takes real floating-point parameters, not {p.dtype}")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch overloads it
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every tensor that has a gradient; returns what ``closure`` returns."""
         loss = None
         if closure is not None:
@@ -101,10 +101,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         return loss
 
     def _step(self, rule: Rule, params: list[Tensor]) -> None:
-        layouts = [layout_of(p, rule.view) for p in params]
-        tensors = [layout.show(p, self._grad(p), self._state(rule, p)) for p, layout in zip(params, layouts, strict=True)]
+        pairs = [(p, layout_of(p, rule.view)) for p in params]
+        tensors = [layout.show(p, self._grad(p), self._state(rule, p)) for p, layout in pairs]
         self.run(rule, tensors)
-        for p, layout, seen in zip(params, layouts, tensors, strict=True):
+        for (p, layout), seen in zip(pairs, tensors, strict=True):
             layout.put_back(seen, p, self.state[p])
 
     def _grad(self, p: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                     self.state[p][name] = saved.to(p.device, copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"rule": self.rule, "engine": self.engine}  # type: ignore[no-untyped-call]  # torch's
+        return super().__getstate__() | {"rule": self.rule, "engine": self.engine}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -11,35 +11,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import PluginError
+from .arithmetic import OPEN, OPTIONS, ROOTS, is_number
 from .layout import Seen
 
 if TYPE_CHECKING:
     from .rule import Rule
 
-# Calls whose numbers become inputs, in plain tensor arithmetic; a name's form in place, with a final "_", is open too.
-OPEN: dict[str, Callable[..., Any]] = {
-    "add": lambda x, y, alpha=None: x + (y if alpha is None else alpha * y),
-    "sub": lambda x, y, alpha=None: x - (y if alpha is None else alpha * y),
-    "mul": lambda x, y: x * y,
-    "div": lambda x, y: x / y,
-    "pow": lambda x, y: x**y,
-    "__rsub__": lambda x, y: y - x,
-    "__rdiv__": lambda x, y: y / x,
-    "__rpow__": lambda x, y: y**x,
-    "lerp": lambda x, y, weight: x + weight * (y - x),
-    "addcmul": lambda x, a, b, value=1: x + value * (a * b),
-    "addcdiv": lambda x, a, b, value=1: x + value * (a / b),
-    "clamp": lambda x, min=None, max=None: torch.clamp(x, min, max),
-    "clamp_min": lambda x, min: torch.clamp(x, min),
-    "clamp_max": lambda x, max: torch.clamp(x, max=max),
-    "where": lambda condition, x, y: torch.where(condition, x, y),
-    "gt": lambda x, y: x > y,
-    "ge": lambda x, y: x >= y,
-    "lt": lambda x, y: x < y,
-    "le": lambda x, y: x <= y,
-}
-OPTIONS = {"alpha", "value", "weight", "min", "max"}
-ROOTS = (0.5, -0.5)  # exponents with kernels of their own stay in the graph, as integers do
 SIZES = {"shape", "size", "__len__", "numel", "nelement"}
 VALUES = {"__bool__", "__float__", "__int__", "__index__", "__contains__", "item", "tolist", "numpy", "nonzero"}
 
@@ -65,7 +42,9 @@ class Call:
         if function != self.function or len(args) != len(self.args) or kwargs.keys() != self.kwargs.keys():
             return False
         old, new = (*self.args, *self.kwargs.values()), (*args, *kwargs.values())
-        return all(y is x or (is_number(y) if free else _equal(x, y)) for x, y, free in zip(old, new, self.inputs, strict=True))
+        return all(
+            y is x or (is_number(y) if free else _equal(x, y)) for x, y, free in zip(old, new, self.inputs, strict=True)
+        )
 
 
 class Tape(TorchFunctionMode):
@@ -96,13 +75,15 @@ class Tape(TorchFunctionMode):
             return False
         self.at, self.changed, self.found, self.last = 0, False, [], (rule, step)
         p, grad, *_ = self.inputs.values()
-        state = self.inputs | {"step": step}
+        state: dict[str, Any] = self.inputs | {"step": step}
         with self:
             rule.update(p, grad, state)
         self.changed |= self.at < len(self.calls) or any(state[k] is not x for k, x in self.left.items())
         self.left = {name: state[name] for name in self.inputs}
         del self.calls[self.at :]
-        self.numbers = torch.tensor(self.found, dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)
+        self.numbers = torch.tensor(
+            self.found, dtype=torch.promote_types(self.dtype, torch.float32), device=self.device
+        )
         return self.changed
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -123,18 +104,15 @@ class Tape(TorchFunctionMode):
         name = name_of(func)
         if name in VALUES:
             rule = type(self.last[0]).__name__
-            raise PluginError(f"{rule}.update asks for a tensor's value ({name}), which cannot be compiled: use torch.where")
+            raise PluginError(
+                f"{rule}.update asks for a tensor's value ({name}), which cannot be compiled: use torch.where"
+            )
         self.looks_at_shapes |= name in SIZES
         call = Call(name, func, args, kwargs, (), func(*args, **kwargs))
         values = (*args, *kwargs.values())
         fixed = (int, *ROOTS) if name in ("pow", "pow_") else ()
         inputs = tuple(call.is_open and is_number(x) and x not in fixed and type(x) not in fixed for x in values)
         return Call(name, func, args, kwargs, inputs, call.out)
-
-
-def is_number(x: Any) -> bool:
-    """A Python number, not a truth value."""
-    return isinstance(x, int | float) and not isinstance(x, bool)
 
 
 def name_of(function: Any) -> str:

@@ -1,4 +1,4 @@
-"""An optimizer around another one: it shares the inner one's groups, state and checkpoints, and has a step of its own."""
+"""An optimizer around another: it shares the inner one's groups, state and checkpoints, and has its own step."""
 
 from __future__ import annotations
 
@@ -37,13 +37,19 @@ class Wrapper(Optimizer):
         given = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
         inner: Optimizer = method(self.base, "optimizer", **{k: v for k, v in given.items() if v is not None})
         if inner.closure != "none":
-            raise ParamError(f"{type(self).__name__}.base = {self.base!r}: must be an optimizer whose step takes no closure")
+            raise ParamError(
+                f"{type(self).__name__}.base = {self.base!r}: must be an optimizer whose step takes no closure"
+            )
         return inner
 
-    def build(self, params: Iterable[Any], *, model: nn.Module | None = None, engine: str = "eager") -> WrappedOptimizer:
+    def build(
+        self, params: Iterable[Any], *, model: nn.Module | None = None, engine: str = "eager"
+    ) -> WrappedOptimizer:
         """``engine`` is the base's; ``model`` keeps its buffers still in every pass but the first."""
         inner = self.inner()
-        return WrappedOptimizer(self, inner.build(params, **needs.supply(inner.build, {"model": model, "engine": engine})), model)
+        return WrappedOptimizer(
+            self, inner.build(params, **needs.supply(inner.build, {"model": model, "engine": engine})), model
+        )
 
 
 class WrappedOptimizer(torch.optim.Optimizer):
@@ -58,7 +64,7 @@ class WrappedOptimizer(torch.optim.Optimizer):
         self.defaults, self.state, self.param_groups = self.base.defaults, self.base.state, self.base.param_groups
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch overloads it
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; ``closure`` zeroes the gradients, runs forward and backward and returns the loss."""
         if closure is None:
             raise ParamError(f"{type(self.method).__name__}.step needs a closure that runs forward and backward")

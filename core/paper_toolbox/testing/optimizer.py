@@ -61,9 +61,16 @@ class OptimizerSuite:
     steps, drop = 300, 0.1  #: after so many steps the loss on a quadratic must be this part of its start
     lr_scales = True  #: with lr = 0 a tensor stays where it is
 
-    def build(self, model: nn.Module, params: Iterable[Any] | None = None, engine: str = "eager") -> torch.optim.Optimizer:
+    def build(
+        self, model: nn.Module, params: Iterable[Any] | None = None, engine: str = "eager"
+    ) -> torch.optim.Optimizer:
         """The method over ``params`` (all of the model's), with whatever it may ask for."""
-        given = {"model": model, "engine": engine, "steps_total": self.steps, "generator": torch.Generator().manual_seed(0)}
+        given = {
+            "model": model,
+            "engine": engine,
+            "steps_total": self.steps,
+            "generator": torch.Generator().manual_seed(0),
+        }
         asked = needs.supply(self.method.build, given)
         return self.method.build(list(model.parameters()) if params is None else params, **asked)
 
@@ -119,7 +126,7 @@ class OptimizerSuite:
 
     def test_leaves_what_has_no_gradient(self) -> None:
         model = Quadratic(start(), unused=["matrix"])
-        model.bias.requires_grad_(False)  # type: ignore[union-attr,operator]  # a parameter, typed as a module
+        model.get_parameter("bias").requires_grad_(False)
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
         self.run(model, self.build(model))
         after = dict(model.named_parameters())
@@ -174,7 +181,9 @@ class OptimizerSuite:
                 bad: Any = value + steps[bound]
                 now = getattr(self.method, field.name)
                 with pytest.raises(ParamError, match=field.name):
-                    dataclasses.replace(self.method, **{field.name: (bad,) * len(now) if isinstance(now, tuple) else bad})
+                    dataclasses.replace(
+                        self.method, **{field.name: (bad,) * len(now) if isinstance(now, tuple) else bad}
+                    )
 
     def test_engines_agree_and_share_checkpoints(self) -> None:
         if not isinstance(self.method, Rule):

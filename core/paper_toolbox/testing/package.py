@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import Distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 from ..errors import PluginError
@@ -50,16 +51,28 @@ def roots(folder: Path) -> list[str]:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Distribution]:
-    """``folder`` importable, and the distribution it would be, while the context is open."""
-    before = list(sys.path)
+    """``folder`` importable, and the distribution it would be, while the context is open.
+
+    Its modules are imported anew, whatever else of the same name is loaded; that comes back afterwards.
+    """
+    path = list(sys.path)
     with TemporaryDirectory() as target:
         distribution = stage(folder, Path(target))
+        own = {entry.module.partition(".")[0] for entry in distribution.entry_points} - {"paper_toolbox"}
+        loaded = _forget(own)
         sys.path[:0] = roots(folder)
         importlib.invalidate_caches()
         try:
             yield distribution
         finally:
-            sys.path[:] = before
+            sys.path[:] = path
+            _forget(own)
+            sys.modules.update(loaded)
+
+
+def _forget(packages: Collection[str]) -> dict[str, ModuleType]:
+    """Take the modules of ``packages`` out of those that are loaded."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in packages}
 
 
 def _metadata(table: dict[str, Any], folder: Path) -> str:

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from paper_toolbox.testing.optimizer import OptimizerSuite
+from paper_toolbox_adamp import SGDP, AdamP, project
+from torch import Tensor, nn
+
+
+class TestAdamP(OptimizerSuite):
+    method = AdamP(lr=0.05)
+
+
+class TestSGDP(OptimizerSuite):
+    method = SGDP(lr=0.05, momentum=0.9, weight_decay=1e-3)
+
+
+def train(build: Callable[[Any], torch.optim.Optimizer]) -> list[Tensor]:
+    """50 steps in float64 of a small convolutional net whose weights, before BatchNorm, are scale-invariant."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(1, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False)
+    norms = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+    net = nn.Sequential(first, norms[0], nn.ReLU(), second, norms[1], nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)).double()
+    inputs, targets = torch.randn(32, 1, 8, 8, dtype=torch.float64), torch.arange(32) % 10
+    optimizer = build(net.parameters())
+    for _ in range(50):
+        optimizer.zero_grad()
+        F.cross_entropy(net(inputs), targets).backward()
+        optimizer.step()
+    return [p.detach() for p in net.parameters()]
+
+
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("name", ["AdamP", "SGDP"])
+def test_equals_the_authors_package(name: str, nesterov: bool, engine: Any) -> None:
+    package = pytest.importorskip("adamp")
+    fields: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.01, "nesterov": nesterov}
+    fields |= {"momentum": 0.9} if name == "SGDP" else {}
+    method = SGDP(**fields) if name == "SGDP" else AdamP(**fields)
+    theirs = train(lambda params: getattr(package, name)(params, **fields))
+    torch.testing.assert_close(
+        train(lambda params: method.build(params, engine=engine)), theirs, rtol=1e-12, atol=1e-14
+    )
+
+
+@pytest.mark.parametrize("by_row", [True, False])
+def test_a_projected_step_is_tangent(by_row: bool) -> None:
+    """Eq. 7: what is left of d is orthogonal to w, row by row or as a whole, whichever invariance the gradient shows."""
+    draw = torch.Generator().manual_seed(0)
+    w, g, d = torch.randn(3, 4, 9, dtype=torch.float64, generator=draw)
+    axes = (1,) if by_row else (0, 1)
+    g = g - (g * w).sum(axes, keepdim=True) / (w * w).sum(axes, keepdim=True) * w
+    radial, invariant = project(w, g, d, delta=0.1, eps=1e-12)
+    assert invariant == 1
+    left = ((d - radial * w) * w).sum(axes)
+    torch.testing.assert_close(left, torch.zeros_like(left), atol=1e-10, rtol=0)
+
+
+def test_a_weight_that_is_not_scale_invariant_is_left_alone() -> None:
+    w = torch.ones(3, 5)
+    radial, invariant = project(w, w.clone(), torch.randn(3, 5), delta=0.1, eps=1e-8)
+    assert not radial.any()
+    assert invariant == 0
+
+
+def test_the_norm_grows_more_slowly_than_without_the_projection() -> None:
+    """The title's slowdown: on f(w / |w|) momentum lengthens w, and so shortens the steps that count (Lemma 2.2)."""
+    lengths = {}
+    for delta in (0.0, 0.1):
+        torch.manual_seed(0)
+        w, goal = nn.Parameter(torch.randn(4, 64)), torch.randn(4, 64)
+        optimizer = SGDP(lr=1.0, momentum=0.9, delta=delta).build([w])
+        for _ in range(100):
+            optimizer.zero_grad()
+            (F.normalize(w) * goal).sum().neg().backward()
+            optimizer.step()
+        lengths[delta] = w.norm().item()
+    assert lengths[0.1] < 0.9 * lengths[0.0]
+
+
+def test_without_projection_it_is_adamw() -> None:
+    model, x = nn.Linear(6, 3).double(), torch.randn(8, 6, dtype=torch.float64)
+    twin = copy.deepcopy(model)
+    ours = AdamP(lr=0.01, weight_decay=0.1, delta=0).build(model.parameters())
+    theirs = torch.optim.AdamW(twin.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(20):
+        for one, optimizer in ((model, ours), (twin, theirs)):
+            optimizer.zero_grad()
+            one(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(list(model.parameters()), list(twin.parameters()), rtol=1e-12, atol=1e-14)
