@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from paper_toolbox.engine.compress import compress
 from paper_toolbox.engine.progress import Silent
 from paper_toolbox.engine.train import train

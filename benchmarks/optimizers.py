@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import paper_toolbox as pt
 import torch
 from torch import Tensor, nn
-
-import paper_toolbox as pt
 
 Build = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 OURS = ("sgd", "adam", "adamw", "adamp", "sgdp", "lion")

@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
-
 from paper_toolbox.engine.data import Data, open_data
+from paper_toolbox.engine.devices import accelerator_of
 from paper_toolbox.engine.fit import Fit
 from paper_toolbox.engine.models import open_model
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.train import accelerator_of, start
+from paper_toolbox.engine.train import start
 from paper_toolbox.host import Host
 from paper_toolbox.recipe import Recipe, Training
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 
 def plain_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[tuple[Tensor, ...]]) -> float:

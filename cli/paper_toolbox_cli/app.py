@@ -7,7 +7,6 @@ import sys
 from types import TracebackType
 
 import typer
-
 from paper_toolbox.errors import PluginError, ToolboxError
 
 from .commands import attribute, check, compress, doctor, export, info, install, listing, measure, new, registry, train

@@ -90,7 +90,7 @@ class Regimen(Method, ABC):
 
     @abstractmethod
     def train(self, run: Any, *args: Any, **needs: Any) -> None:
-        """Train ``run.model`` with ``run.optimizer``, ``run.loss``, ``run.batches`` and ``run.backward``."""
+        """One epoch: train ``run.model`` with ``run.optimizer``, ``run.batches``, ``run.loss`` and ``run.backward``."""
 
 
 @dataclass(frozen=True, kw_only=True)

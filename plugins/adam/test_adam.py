@@ -35,7 +35,7 @@ def test_equals_torch(pair: tuple[type[Rule], type], weight_decay: float, dtype:
 
 @pytest.mark.parametrize("cls", [Adam, AdaMax])
 def test_first_step_is_lr_times_the_sign_whatever_the_scale(cls: type[Rule]) -> None:
-    """Section 2.1: the step does not change when the gradient is scaled; without bias correction it would be 10 × less."""
+    """Section 2.1: scaling the gradient changes nothing; without bias correction the step would be 10 × less."""
     gradient = torch.tensor([3.0, -0.2, 1e-3], dtype=torch.float64)
     for scale in (1.0, 1e4):
         p = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))

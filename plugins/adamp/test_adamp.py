@@ -23,14 +23,14 @@ class TestSGDP(OptimizerSuite):
 def train(build: Callable[[Any], torch.optim.Optimizer]) -> list[Tensor]:
     """50 steps in float64 of a small convolutional net whose weights, before BatchNorm, are scale-invariant."""
     torch.manual_seed(0)
-    first, second = nn.Conv2d(1, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False)
-    norms = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
-    net = nn.Sequential(first, norms[0], nn.ReLU(), second, norms[1], nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)).double()
+    first = [nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
+    second = [nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
+    net = nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(128, 10)).double()
     inputs, targets = torch.randn(32, 1, 8, 8, dtype=torch.float64), torch.arange(32) % 10
     optimizer = build(net.parameters())
     for _ in range(50):
         optimizer.zero_grad()
-        F.cross_entropy(net(inputs), targets).backward()
+        F.cross_entropy(net(inputs), targets).backward()  # type: ignore[no-untyped-call]  # torch's own signature
         optimizer.step()
     return [p.detach() for p in net.parameters()]
 
@@ -51,7 +51,7 @@ def test_equals_the_authors_package(name: str, nesterov: bool, engine: Any) -> N
 
 @pytest.mark.parametrize("by_row", [True, False])
 def test_a_projected_step_is_tangent(by_row: bool) -> None:
-    """Eq. 7: what is left of d is orthogonal to w, row by row or as a whole, whichever invariance the gradient shows."""
+    """Eq. 7: what is left of d is orthogonal to w, by row or as a whole, whichever invariance the gradient shows."""
     draw = torch.Generator().manual_seed(0)
     w, g, d = torch.randn(3, 4, 9, dtype=torch.float64, generator=draw)
     axes = (1,) if by_row else (0, 1)
@@ -78,7 +78,7 @@ def test_the_norm_grows_more_slowly_than_without_the_projection() -> None:
         optimizer = SGDP(lr=1.0, momentum=0.9, delta=delta).build([w])
         for _ in range(100):
             optimizer.zero_grad()
-            (F.normalize(w) * goal).sum().neg().backward()
+            (F.normalize(w) * goal).sum().neg().backward()  # type: ignore[no-untyped-call]  # torch's own signature
             optimizer.step()
         lengths[delta] = w.norm().item()
     assert lengths[0.1] < 0.9 * lengths[0.0]

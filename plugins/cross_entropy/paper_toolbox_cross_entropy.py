@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor
-
 from paper_toolbox import Loss, hookimpl
 from paper_toolbox.kit.precision import widen
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox_cross_entropy import CrossEntropy
-
 from paper_toolbox.testing.loss import LossSuite
+from paper_toolbox_cross_entropy import CrossEntropy
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
 from paper_toolbox import Optimizer, hookimpl, param
 from paper_toolbox.errors import ModelError, ParamError
 from paper_toolbox.kit.wrap import buffers_kept
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 fwd: Any = forward_ad  # untyped in torch
 

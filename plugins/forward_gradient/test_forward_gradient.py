@@ -76,7 +76,7 @@ def test_an_operation_without_forward_derivative_is_named() -> None:
     layer = nn.Linear(2, 2)
     optimizer = ForwardGradient().build(layer.parameters(), model=layer)
     with pytest.raises(ModelError, match="no forward derivative"):
-        optimizer.step(lambda: Rounded.apply(layer(torch.ones(1, 2))).sum())
+        optimizer.step(lambda: Rounded.apply(layer(torch.ones(1, 2))).sum())  # type: ignore[no-untyped-call]  # torch's own signature
 
 
 def test_parameters_that_are_not_the_models_are_refused() -> None:

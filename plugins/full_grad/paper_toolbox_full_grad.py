@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.autograd import functional
-
 from paper_toolbox import Attributor, hookimpl, param
 from paper_toolbox.kit.batch import forward
 from paper_toolbox.kit.gradient import check_images, differentiating, gradients, leaves, noisy, recording, target_scores
+from torch import Tensor, nn
+from torch.autograd import functional
 
 AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
 RUNNING = nn.modules.batchnorm._BatchNorm

@@ -7,13 +7,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox_full_grad import FullGrad, SimpleFullGrad, SmoothFullGrad, aggregate, bias, decompose, rescale
-from torch import Tensor, nn
-from torch.nn.utils import parametrizations
-
 from paper_toolbox.models import Cnn
 from paper_toolbox.task import Task, TensorSpec
 from paper_toolbox.testing.attributor import AttributorSuite
+from paper_toolbox_full_grad import FullGrad, SimpleFullGrad, SmoothFullGrad, aggregate, bias, decompose, rescale
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 IMAGE = (2, 8, 8)
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from paper_toolbox import Compressor, hookimpl, param
 from paper_toolbox.errors import DataError, NothingChanged
 from paper_toolbox.kit import lowrank, surgery
 from paper_toolbox.kit.batch import Inputs, apply, size
 from paper_toolbox.kit.persample import sample_gradients
+from torch import Tensor, nn
 
 Batches = Iterable[tuple[Inputs, Tensor]]
 

@@ -3,14 +3,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox_fwsvd import Fwsvd, Svd, fisher_rows, weighted_svd
-from torch import nn
-
 from paper_toolbox.errors import DataError, NothingChanged
 from paper_toolbox.kit import lowrank, surgery
 from paper_toolbox.kit.persample import sample_gradients
 from paper_toolbox.testing.compressor import CompressorSuite
 from paper_toolbox.testing.small import build
+from paper_toolbox_fwsvd import Fwsvd, Svd, fisher_rows, weighted_svd
+from torch import nn
 
 
 class TestFwsvd(CompressorSuite):

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
-
 from paper_toolbox import Compressor, hookimpl, param
 from paper_toolbox.kit.quant import QuantPlan, plan_int8, take_samples
+from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,13 @@ import json
 
 import pytest
 import torch
-from paper_toolbox_int8 import Int8
-from torch import nn
-
 from paper_toolbox.errors import NothingChanged, ParamError
 from paper_toolbox.kit.batch import size
 from paper_toolbox.kit.quant import planned
 from paper_toolbox.testing.compressor import CompressorSuite
 from paper_toolbox.testing.small import build
+from paper_toolbox_int8 import Int8
+from torch import nn
 
 
 class TestInt8(CompressorSuite):

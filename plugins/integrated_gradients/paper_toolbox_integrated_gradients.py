@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-
 from paper_toolbox import Attributor, hookimpl, param
 from paper_toolbox.errors import NeedError, ParamError
 from paper_toolbox.kit.gradient import check_inputs, input_gradient
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from paper_toolbox_integrated_gradients import IntegratedGradients, quadrature
-from torch import Tensor, nn
-
 from paper_toolbox.errors import NeedError, ParamError
 from paper_toolbox.testing.attributor import AttributorSuite
+from paper_toolbox_integrated_gradients import IntegratedGradients, quadrature
+from torch import Tensor, nn
 
 RULES = ["gausslegendre", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid"]
 ZERO = torch.zeros(1, dtype=torch.int64)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor
-
 from paper_toolbox import Loss, hookimpl, param
 from paper_toolbox.kit.precision import widen
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox_label_smoothing import LabelSmoothing
-
 from paper_toolbox.testing.loss import LossSuite
+from paper_toolbox_label_smoothing import LabelSmoothing
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from paper_toolbox import Attributor, hookimpl, param
 from paper_toolbox.kit.capture import evaluating
 from paper_toolbox.kit.interpret import ENTRYWISE, READS, Interpreter, Rule, apply_to, carried
 from paper_toolbox.kit.segments import Outputs, lime, occlusion
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from paper_toolbox_layer_masking import LayerMasking, LayerMaskingLime, fill, masking
-from torch import Tensor, nn
-
 from paper_toolbox.errors import ModelError, NeedError
 from paper_toolbox.kit.segments import grid, local_ridge, one_hidden
 from paper_toolbox.models import Cnn
 from paper_toolbox.task import Task, TensorSpec
 from paper_toolbox.testing.attributor import AttributorSuite
+from paper_toolbox_layer_masking import LayerMasking, LayerMaskingLime, fill, masking
+from torch import Tensor, nn
 
 IMAGE = (2, 8, 8)
 

@@ -7,11 +7,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from paper_toolbox import Normalizer, hookimpl, param
 from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import norms
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)

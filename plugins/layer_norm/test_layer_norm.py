@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from paper_toolbox_layer_norm import LayerNorm, PositionNorm
-from torch import Tensor, nn
-
 from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import surgery
 from paper_toolbox.kit.capture import last_linear
 from paper_toolbox.testing.normalizer import NormalizerSuite
 from paper_toolbox.testing.parity import same_in_onnx
 from paper_toolbox.testing.small import build
+from paper_toolbox_layer_norm import LayerNorm, PositionNorm
+from torch import Tensor, nn
 
 draw = torch.Generator().manual_seed(0)
 maps = 3 * torch.randn(4, 6, 5, 3, generator=draw, dtype=torch.float64) + 1

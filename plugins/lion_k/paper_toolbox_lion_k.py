@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
-
 from paper_toolbox import hookimpl, param
 from paper_toolbox.kit.rule import Rule, State
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

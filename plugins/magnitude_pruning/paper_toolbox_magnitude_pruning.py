@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-
 from paper_toolbox import Compressor, hookimpl, param
 from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import sparsity
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,11 @@ import json
 
 import pytest
 import torch
-from paper_toolbox_magnitude_pruning import MagnitudePruning
-from torch import nn
-
 from paper_toolbox.kit import surgery
 from paper_toolbox.kit.sparsity import Mask
 from paper_toolbox.testing.compressor import CompressorSuite
+from paper_toolbox_magnitude_pruning import MagnitudePruning
+from torch import nn
 
 
 class TestMagnitudePruning(CompressorSuite):

@@ -3,9 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox_max_sup import MaxSup
-
 from paper_toolbox.testing.loss import LossSuite
+from paper_toolbox_max_sup import MaxSup
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor
-
 from paper_toolbox import Loss, hookimpl
 from paper_toolbox.kit.precision import widen
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

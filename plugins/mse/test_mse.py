@@ -3,9 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox_mse import MeanSquaredError
-
 from paper_toolbox.testing.loss import LossSuite
+from paper_toolbox_mse import MeanSquaredError
 
 
 @pytest.fixture(autouse=True)

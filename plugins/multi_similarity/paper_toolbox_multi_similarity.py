@@ -10,10 +10,9 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from paper_toolbox import Loss, hookimpl, param
 from paper_toolbox.kit.precision import exact, widen
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from paper_toolbox.testing.loss import LossSuite
 from paper_toolbox_multi_similarity import MultiSimilarity, mine, pair_loss
 from torch import Tensor
-
-from paper_toolbox.testing.loss import LossSuite
 
 PURE = MultiSimilarity(ce_weight=0)
 

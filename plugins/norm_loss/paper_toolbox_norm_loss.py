@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
-
 from paper_toolbox import Loss, hookimpl, param
 from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import surgery
 from paper_toolbox.kit.capture import evaluating
 from paper_toolbox.kit.precision import widen
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, *TRANSPOSED)

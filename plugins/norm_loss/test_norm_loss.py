@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from paper_toolbox.errors import NothingChanged
+from paper_toolbox.testing.loss import LossSuite
 from paper_toolbox_norm_loss import NormLoss
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-
-from paper_toolbox.errors import NothingChanged
-from paper_toolbox.testing.loss import LossSuite
 
 NO = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)  # logits and targets are not looked at
 

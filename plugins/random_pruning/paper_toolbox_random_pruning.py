@@ -9,14 +9,13 @@ from math import prod
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import parametrize
-
 from paper_toolbox import Compressor, hookimpl, param
 from paper_toolbox.errors import NeedError, NothingChanged, ParamError
 from paper_toolbox.kit import sparsity
 from paper_toolbox.kit.batch import Inputs, forward
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 
 Batch = tuple[Inputs, Tensor]
 Criterion = Callable[[Tensor, Tensor], Tensor]

@@ -4,13 +4,12 @@ from math import prod
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox_random_pruning import RandomPruning, erdos_renyi, grasp, snip
-from torch import nn
-
 from paper_toolbox.errors import NeedError, ParamError
 from paper_toolbox.kit import surgery
 from paper_toolbox.testing.compressor import CompressorSuite
 from paper_toolbox.testing.small import build
+from paper_toolbox_random_pruning import RandomPruning, erdos_renyi, grasp, snip
+from torch import nn
 
 RESNET20 = [(16, 3, 3, 3), *[(16, 16, 3, 3)] * 6, (32, 16, 3, 3), (32, 32, 3, 3), (32, 16, 1, 1), *[(32, 32, 3, 3)] * 4]
 RESNET20 += [(64, 32, 3, 3), (64, 64, 3, 3), (64, 32, 1, 1), *[(64, 64, 3, 3)] * 4, (10, 64)]

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from paper_toolbox import Normalizer, hookimpl, param
 from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import norms
 from paper_toolbox.kit.precision import widen
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)

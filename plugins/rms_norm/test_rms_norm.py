@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from paper_toolbox_rms_norm import RMSNorm, RootMeanSquare
-from torch import nn
-
 from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import surgery
 from paper_toolbox.testing.normalizer import NormalizerSuite
+from paper_toolbox_rms_norm import RMSNorm, RootMeanSquare
+from torch import nn
 
 draw = torch.Generator().manual_seed(0)
 x = 3 * torch.randn(7, 5, 32, generator=draw, dtype=torch.float64) + 1

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from paper_toolbox import hookimpl, param
 from paper_toolbox.errors import NeedError
 from paper_toolbox.kit.wrap import Wrapper, buffers_kept
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ def test_uses_the_gradient_of_the_worst_point_nearby() -> None:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = w @ a @ w / 2
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
         return loss
 
     optimizer.step(closure)
@@ -64,7 +64,7 @@ def test_radius_zero_is_the_base_bit_for_bit(base: str) -> None:
         step(ours, net, inputs, targets)
         torch.manual_seed(seed)
         theirs.zero_grad()
-        F.cross_entropy(twin(inputs), targets).backward()
+        F.cross_entropy(twin(inputs), targets).backward()  # type: ignore[no-untyped-call]  # torch's own signature
         theirs.step()
     assert all(map(torch.equal, net.state_dict().values(), twin.state_dict().values()))
 
@@ -90,7 +90,7 @@ def test_equals_pytorch_optimizer() -> None:
     for _ in range(20):
         step(ours, net, inputs, targets)
         theirs.zero_grad()
-        F.cross_entropy(twin(inputs), targets).backward()
+        F.cross_entropy(twin(inputs), targets).backward()  # type: ignore[no-untyped-call]  # torch's own signature
         step(theirs, twin, inputs, targets)
     # the peer takes its norm in float32
     torch.testing.assert_close(list(net.parameters()), list(twin.parameters()), rtol=1e-6, atol=1e-8)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from paper_toolbox import hookimpl, param
 from paper_toolbox.kit.rule import Rule, State
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ class TestSGD(OptimizerSuite):
         {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
     ],
 )
-def test_equals_torch(fields: dict[str, float]) -> None:
+def test_equals_torch(fields: dict[str, Any]) -> None:
     model = Quadratic(start())
     twin = copy.deepcopy(model)
     ours, theirs = SGD(lr=0.05, **fields).build(model.parameters()), torch.optim.SGD(twin.parameters(), 0.05, **fields)

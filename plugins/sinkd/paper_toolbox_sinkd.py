@@ -10,10 +10,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from paper_toolbox import Loss, hookimpl, param
 from paper_toolbox.kit.precision import exact, widen
+from torch import Tensor
 
 PLAIN = 0.05  # costs reach 2: from this λ on exp(-2/λ) and its inverse are far from the ends of float32
 

@@ -5,10 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from paper_toolbox.testing.loss import LossSuite
 from paper_toolbox_sinkd import PLAIN, SinKD, plan, sinkhorn_distance
 from torch import Tensor
-
-from paper_toolbox.testing.loss import LossSuite
 
 Array = NDArray[np.float64]
 

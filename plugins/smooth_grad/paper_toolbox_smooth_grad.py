@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
 from paper_toolbox import Attributor, hookimpl, param
 from paper_toolbox.kit.gradient import input_gradients, noisy
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)

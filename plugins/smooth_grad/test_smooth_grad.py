@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from paper_toolbox_smooth_grad import SmoothGrad, SmoothGradSquared, VarGrad
-from torch import nn
-
 from paper_toolbox.kit.gradient import input_gradient
 from paper_toolbox.testing.attributor import AttributorSuite
+from paper_toolbox_smooth_grad import SmoothGrad, SmoothGradSquared, VarGrad
+from torch import nn
 
 
 class TestSmoothGrad(AttributorSuite):

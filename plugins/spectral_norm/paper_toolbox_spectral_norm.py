@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from paper_toolbox import Normalizer, hookimpl, param
 from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import weights
+from torch import Tensor, nn
 
 WARM_UP = 15  # power iterations when attached, as torch does
 

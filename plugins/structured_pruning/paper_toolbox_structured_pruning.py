@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-
 from paper_toolbox import Compressor, hookimpl, param
 from paper_toolbox.errors import DataError, NothingChanged
 from paper_toolbox.kit import surgery
 from paper_toolbox.kit.batch import Inputs, apply
 from paper_toolbox.kit.channels import Channels, Group
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 log = logging.getLogger(__name__)
 

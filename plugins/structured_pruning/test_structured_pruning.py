@@ -4,15 +4,14 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox_structured_pruning import StructuredPruning
-from torch import nn
-
 from paper_toolbox.errors import DataError, ModelError, NothingChanged
 from paper_toolbox.kit import surgery
 from paper_toolbox.kit.channels import Channels
 from paper_toolbox.kit.sparsity import attach
 from paper_toolbox.testing.compressor import CompressorSuite
 from paper_toolbox.testing.small import build
+from paper_toolbox_structured_pruning import StructuredPruning
+from torch import nn
 
 
 class TestStructuredPruning(CompressorSuite):

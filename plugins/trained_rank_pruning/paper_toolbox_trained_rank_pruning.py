@@ -8,13 +8,12 @@ from math import cos, pi
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
-
 from paper_toolbox import Compressor, hookimpl, param
 from paper_toolbox.errors import DataError, NothingChanged
 from paper_toolbox.kit import lowrank, surgery
 from paper_toolbox.kit.batch import Inputs, forward
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 Batches = Iterable[tuple[Inputs, Tensor]]
 Layers = list[tuple[str, Any]]

@@ -3,14 +3,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox_trained_rank_pruning import TrainedRankPruning, targets
-from torch import nn
-
 from paper_toolbox.errors import DataError, NothingChanged
 from paper_toolbox.kit import lowrank, surgery
 from paper_toolbox.testing.compressor import CompressorSuite
 from paper_toolbox.testing.parity import outputs
 from paper_toolbox.testing.small import build
+from paper_toolbox_trained_rank_pruning import TrainedRankPruning, targets
+from torch import nn
 
 
 class TestTrainedRankPruning(CompressorSuite):

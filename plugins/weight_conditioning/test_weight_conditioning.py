@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from paper_toolbox_weight_conditioning import Equilibrated, WeightConditioning
-from torch import Tensor, nn
-
 from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import weights
 from paper_toolbox.testing.normalizer import NormalizerSuite
+from paper_toolbox_weight_conditioning import Equilibrated, WeightConditioning
+from torch import Tensor, nn
 
 draw = torch.Generator().manual_seed(0)
 matrix = (

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from paper_toolbox_weight_norm import MeanOnlyBatchNorm, WeightNorm
-from torch import Tensor, nn
-from torch.nn.utils import parametrizations
-
 from paper_toolbox.errors import NothingChanged
 from paper_toolbox.kit import surgery, weights
 from paper_toolbox.testing.normalizer import NormalizerSuite
+from paper_toolbox_weight_norm import MeanOnlyBatchNorm, WeightNorm
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 draw = torch.Generator().manual_seed(0)
 LAYERS: list[tuple[Any, tuple[int, ...]]] = [

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from paper_toolbox_cli import app as app_module
 from paper_toolbox_cli.app import app, main
 from paper_toolbox_cli.options import complete_field, complete_method
@@ -57,7 +56,7 @@ def test_list_search_info(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_explain_config_names_every_origin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("epochs: 7\nbatch_size: 1e2\nplugins:\n- optimizer: adamp\n  fields: {lr: 1e-2, eps: 1e-9}\n")
+    recipe.write_text("epochs: 7\nbatch_size: 100\nplugins:\n- optimizer: adamp\n  fields: {lr: 1e-2, eps: 1e-9}\n")
     arguments = ("train", str(recipe), "--explain-config", "--set", "adamp.lr=3e-4", "--seed", "5", "--json")
     rows = {row["name"]: (row["value"], row["origin"]) for row in json.loads(toolbox(capsys, *arguments)[1])}
     assert rows["epochs"] == (7, "file")

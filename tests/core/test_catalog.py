@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from paper_toolbox import catalog, registry
 from paper_toolbox.errors import PluginError, UnknownMethod
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from paper_toolbox import checker, scaffold
 from paper_toolbox.errors import PluginError, UnknownMethod
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 import paper_toolbox as pt
+import pytest
 from paper_toolbox.errors import ParamError, UnknownMethod
 from paper_toolbox.host import Host
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from paper_toolbox import param
 from paper_toolbox.errors import ParamError
 from paper_toolbox.method import Method

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-
 from paper_toolbox import needs
 from paper_toolbox.errors import NeedError, PluginError
 

@@ -7,16 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import paper_toolbox as pt
 import pytest
 import torch
-from torch import Tensor, nn
-
-import paper_toolbox as pt
 from paper_toolbox import catalog, needs
 from paper_toolbox.kit import surgery
 from paper_toolbox.kit.batch import Inputs, forward, tensors
 from paper_toolbox.testing.model import IMAGES, PAIR, SEQUENCES, TABLE, TEXT, inputs_of
 from paper_toolbox.testing.parity import outputs, same_in_onnx
+from torch import Tensor, nn
 
 MODELS = {
     "mlp": ("mlp", TABLE),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from paper_toolbox import registry, scaffold
 
 COMMUNITY = """# kept   as it is

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from paper_toolbox import checker, scaffold
 from paper_toolbox.errors import ParamError, ToolboxError
 from paper_toolbox.kinds import KINDS

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
-
 from paper_toolbox.errors import ArtifactError, ModelError
 from paper_toolbox.kit import surgery
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 TRUSTED = (__name__.partition(".")[0],)
 x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

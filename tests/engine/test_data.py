@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor
-
 from paper_toolbox.engine import images
 from paper_toolbox.engine.data import Batches, Columns, Data, Part, open_data
 from paper_toolbox.errors import DataError, ParamError
 from paper_toolbox.hookspecs import hookimpl
 from paper_toolbox.host import Host
 from paper_toolbox.kit.batch import Inputs, tensors
+from PIL import Image
+from torch import Tensor
 
 
 def everything(data: Data, part: str = "train") -> tuple[Inputs, Tensor]:

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from paper_toolbox import catalog
 from paper_toolbox.engine import doctor as module
 from paper_toolbox.engine.doctor import doctor

@@ -8,8 +8,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from paper_toolbox.engine.faithfulness import (
     area,
     faithfulness,
@@ -20,6 +18,7 @@ from paper_toolbox.engine.faithfulness import (
 )
 from paper_toolbox.kit.gradient import input_gradient
 from paper_toolbox.kit.stats import rank_correlation
+from torch import Tensor, nn
 
 T = torch.tensor([0, 1])
 

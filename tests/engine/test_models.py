@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
-
 from paper_toolbox.engine.models import example, open_model
 from paper_toolbox.errors import ModelError, ParamError, UnknownMethod
 from paper_toolbox.hookspecs import hookimpl
@@ -34,6 +32,7 @@ from paper_toolbox.testing.model import (
     ModelSuite,
     inputs_of,
 )
+from torch import Tensor, fx, nn
 
 
 class TestMlp(ModelSuite):

@@ -11,8 +11,6 @@ import psutil
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from paper_toolbox.engine.onnx_export import export_onnx, integer_kernels
 from paper_toolbox.engine.onnx_parity import Differences
 from paper_toolbox.engine.onnx_run import latency, read_metadata
@@ -21,6 +19,7 @@ from paper_toolbox.errors import ArtifactError, DataError, ExportError, GateMiss
 from paper_toolbox.kit.quant import QuantPlan, plan_int8, planned, take_samples
 from paper_toolbox.kit.surgery import parametrize
 from paper_toolbox.task import Task, TensorSpec
+from torch import Tensor, nn
 
 IMAGES = Task("classification", (TensorSpec("image", (1, 8, 8)),), 10)
 TOKENS = Task("tokens", (TensorSpec("ids", (12,), "int64", 20), TensorSpec("mask", (12,), "int64")), 20, layout="dict")

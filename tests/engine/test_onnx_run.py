@@ -6,8 +6,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
-
 from paper_toolbox.engine import onnx_provider
 from paper_toolbox.engine.onnx_export import export_onnx
 from paper_toolbox.engine.onnx_nodes import Node, placement
@@ -15,6 +13,7 @@ from paper_toolbox.engine.onnx_provider import probe
 from paper_toolbox.engine.onnx_run import latency, read_metadata, run_onnx, session, sized, synthetic
 from paper_toolbox.errors import ExportError, NeedError
 from paper_toolbox.task import Task, TensorSpec
+from torch import nn
 
 COLUMNS = Task("classification", (TensorSpec("columns", (6,)),), 3)
 PRICES = Task("regression", (TensorSpec("columns", (6,)),), 1)

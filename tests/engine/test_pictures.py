@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor
-
 from paper_toolbox.engine import drawing, pictures
 from paper_toolbox.engine.pictures import attribution_sheet, learning_curve
 from paper_toolbox.errors import ArtifactError
+from PIL import Image
+from torch import Tensor
 
 CURVE = [
     {"epoch": 1, "step": 10, "train_loss": 1.5, "loss": 1.4, "accuracy": 0.5, "seconds": 0.1},

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from paper_toolbox import artifact
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine import checkpoint

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from paper_toolbox import catalog
 from paper_toolbox.errors import PluginError
 from paper_toolbox.host import Host

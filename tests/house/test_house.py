@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from paper_toolbox.testing.source import lengths, normal
 
 ROOT = Path(__file__).parents[2]

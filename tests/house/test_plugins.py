@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from paper_toolbox import registry
 from paper_toolbox.testing.plugin import CARD_LINES, PackageSuite
 from paper_toolbox.testing.source import lengths

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from paper_toolbox import catalog
 from paper_toolbox.engine.export import export
 from paper_toolbox.engine.progress import Silent

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine.attribute import attribute
-from paper_toolbox.engine.compress import Gates, compress
+from paper_toolbox.engine.before_after import Gates
+from paper_toolbox.engine.compress import compress
 from paper_toolbox.engine.export import export
 from paper_toolbox.engine.progress import Silent
 from paper_toolbox.engine.restore import load_data, load_model

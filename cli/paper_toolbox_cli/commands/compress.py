@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
 from paper_toolbox.errors import GateMissed, ParamError
 
 from .. import output
@@ -50,7 +49,7 @@ def compress(
     start = Artifact.load(run)
     recipe = _finetuning(start, finetune, finetune_epochs, host)
 
-    from paper_toolbox.engine.compress import Gates
+    from paper_toolbox.engine.before_after import Gates
     from paper_toolbox.engine.compress import compress as compress_
 
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-
 from paper_toolbox import catalog
 
 from .. import output

@@ -7,7 +7,6 @@ import sys
 from typing import Annotated
 
 import typer
-
 from paper_toolbox import registry
 from paper_toolbox.errors import ToolboxError, UnknownMethod
 

@@ -87,6 +87,11 @@ class Objective(nn.Module):
         logits, targets, watched = self._counted(widen(outputs), targets, watched)
         return self._sum(logits, targets, given | watched)
 
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of outputs already computed, for losses that ask for nothing else."""
+        logits, targets, _ = self._counted(widen(outputs), targets, {})
+        return self._sum(logits, targets, {})
+
     def _counted(
         self, outputs: Tensor, targets: Tensor, watched: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,15 @@ from ..kit.batch import forward
 from ..models.shapes import default_model
 from ..recipe import Recipe
 from .data import Batches, Data, open_data
-from .fit import Fit, Session
+from .devices import accelerator_of
+from .fit import Fit
 from .methods import Methods, gather
 from .models import open_model, resolved_source
 from .objective import IGNORED, Objective, batch_loss
 from .pictures import learning_curve
 from .progress import Show, Silent, shown
 from .restore import load_model
+from .session import Session
 
 
 def train(recipe: Recipe, out: Path | None, host: Host, *, resume: bool = False, show: Show | None = None) -> Artifact:
@@ -51,7 +52,7 @@ def train(recipe: Recipe, out: Path | None, host: Host, *, resume: bool = False,
         artifact.write_recipe(folder, session.recipe)
     fit = Fit(session, folder, (show or shown()) if main else Silent())
     if resume:
-        fit.restore()
+        fit.resume(folder)
     figures = fit.run()
     if main:
         _finish(folder, session, figures, fit)
@@ -93,12 +94,13 @@ def start(
     model.to(accelerator.device)
     padded = data.task.kind == "tokens" and bool((data.train.targets == IGNORED).any())
     objective = Objective(methods.losses, data.task, model, teacher, padded).to(accelerator.device)
-    _check_processes(methods, objective, world, settings.precision)
+    _check_loop(methods, objective, world, settings.precision, settings.accumulate)
     wrapped = accelerator.prepare_model(model) if world > 1 or settings.precision != "fp32" else model
     optimizer, closure = _optimizer(methods, model, objective, recipe, len(batches))
     if settings.precision == "fp16":
         optimizer = accelerator.prepare_optimizer(optimizer)
-    return Session(recipe, host, data, model, wrapped, objective, optimizer, closure, accelerator, batches)
+    parts = (model, wrapped, objective, optimizer, closure, accelerator, batches, methods.regimen)
+    return Session(recipe, host, data, *parts)
 
 
 def _edited(model: nn.Module, methods: Methods, data: Data, batch_size: int) -> nn.Module:
@@ -133,7 +135,7 @@ def _optimizer(
     return build(params, **needs.supply(build, available)), methods.optimizer.closure
 
 
-def _check_processes(methods: Methods, objective: Objective, world: int, precision: str) -> None:
+def _check_loop(methods: Methods, objective: Objective, world: int, precision: str, accumulate: int) -> None:
     closure = methods.optimizer.closure if methods.optimizer else "none"
     if world > 1 and any(True for _ in objective.parameters()):
         raise NeedError(f"{', '.join(objective.states)}: a loss with parameters of its own trains in one process only")
@@ -141,6 +143,8 @@ def _check_processes(methods: Methods, objective: Objective, world: int, precisi
         raise NeedError(
             "an optimizer without gradients trains in one process only: its random directions are not shared"
         )
+    if methods.regimen is not None and (closure != "none" or accumulate > 1):
+        raise NeedError("a regimen decides itself when to step: it takes no accumulate, and no optimizer with closures")
     if precision == "fp16" and closure != "none":
         raise NeedError(
             "an optimizer that evaluates the loss itself cannot scale it for fp16: use --set precision=bf16"
@@ -154,39 +158,19 @@ def _teacher(folder: Path, data: Data, host: Host, device: torch.device) -> nn.M
     return load_model(teacher, host).to(device).eval().requires_grad_(False)
 
 
-def accelerator_of(recipe: Recipe) -> Accelerator:
-    from accelerate.state import AcceleratorState
-
-    settings = recipe.training
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise NeedError("device = cuda: this machine has no usable CUDA GPU; take device=cpu or auto")
-    if settings.device == "mps" and not torch.backends.mps.is_available():
-        raise NeedError("device = mps: this machine has no Apple GPU; take device=cpu or auto")
-    cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_gpu())
-    if settings.precision == "fp16" and cpu:
-        raise NeedError("precision = fp16 trains on a GPU only: take bf16, which runs on CPUs too")
-    # One process may run several recipes: accelerate keeps the first one's precision unless told to forget it.
-    AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
-    return Accelerator(cpu=cpu, mixed_precision={"fp32": "no"}.get(settings.precision, settings.precision))
-
-
-def _has_gpu() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
 def _finish(folder: Path, session: Session, figures: dict[str, Any], fit: Fit) -> None:
     """Everything but the summary first: its presence says that the rest is whole."""
     artifact.write_structure(folder, surgery.edits(session.model))
     learning_curve(fit.at.history, folder / "learning_curve.png")
-    artifact.write_summary(folder, summary("train", session, figures, seconds=round(fit.at.seconds, 3)))
+    artifact.write_summary(folder, _summary(session, figures, seconds=round(fit.at.seconds, 3)))
     session.host.manager.hook.run_finished(summary=figures)
 
 
-def summary(stage: str, session: Session, figures: dict[str, Any], **more: Any) -> dict[str, Any]:
+def _summary(session: Session, figures: dict[str, Any], **more: Any) -> dict[str, Any]:
     """What summary.json holds for a trained model."""
     parameters = sum(p.numel() for p in session.model.parameters())
     return {
-        "stage": stage,
+        "stage": "train",
         "task": artifact.task_to_json(session.data.task),
         "preprocessing": session.data.preprocessing,
         "figures": figures,

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from paper_toolbox import Diagnostic, Loss, param
 from paper_toolbox.kit.batch import forward
 from paper_toolbox.kit.capture import evaluating
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,61 @@
+"""What a run keeps on disk: metrics, the weights of the epoch asked for, and a checkpoint of the last state."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from torch import Tensor
+
+from .. import artifact
+from ..errors import ArtifactError
+from . import checkpoint
+from .session import Progress, Session
+
+
+def save(folder: Path, session: Session, at: Progress) -> None:
+    """Metrics and checkpoint, each whole or not at all."""
+    artifact.write_history(folder, at.history)
+    state = {
+        "at": dataclasses.asdict(at),
+        "model": session.model.state_dict(),
+        "objective": session.objective.state_dict(),
+        "optimizer": session.optimizer.state_dict(),
+        "random": checkpoint.random_state(),
+        "plugins": artifact.provenance(session.recipe.plugins),
+    }
+    if (scaler := session.accelerator.scaler) is not None:
+        state["scaler"] = scaler.state_dict()
+    checkpoint.save(checkpoint_of(folder), state)
+
+
+def restore(folder: Path, session: Session) -> Progress:
+    """Put the checkpoint's state into ``session``; where it stands."""
+    state = checkpoint.load(checkpoint_of(folder))
+    try:
+        session.model.load_state_dict(state["model"])
+        session.objective.load_state_dict(state["objective"])
+        session.optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        made = ", ".join(f"{p['package']} {p['version']}" for p in state.get("plugins", [])) or "no plugins"
+        why = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{folder}: its checkpoint (made with {made}) does not fit this run: {why}") from error
+    if (scaler := session.accelerator.scaler) is not None and "scaler" in state:
+        scaler.load_state_dict(state["scaler"])
+    checkpoint.restore_random_state(state["random"])
+    return Progress(**state["at"])
+
+
+def keep_weights(folder: Path | None, session: Session) -> dict[str, Tensor]:
+    """The model's weights, into ``folder`` where there is one, else as copies."""
+    state: dict[str, Tensor] = session.model.state_dict()
+    if folder is None:
+        return {name: tensor.detach().clone() for name, tensor in state.items()}
+    if session.accelerator.is_main_process:
+        artifact.write_weights(folder, state)
+    return {}
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """The file of a run's last state."""
+    return folder / "checkpoint" / "last.safetensors"
