@@ -16,12 +16,17 @@ import torch
 from paper_toolbox import artifact
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine import checkpoint
+from paper_toolbox.engine.data import open_data
+from paper_toolbox.engine.devices import accelerator_of
+from paper_toolbox.engine.fit import Fit
 from paper_toolbox.engine.progress import Silent
 from paper_toolbox.engine.restore import load_data, load_model
-from paper_toolbox.engine.train import train
+from paper_toolbox.engine.train import start, train
 from paper_toolbox.errors import ArtifactError, GateMissed, Interrupted, ModelError, NeedError, ParamError, PluginError
 from paper_toolbox.files import replacing, sha256
 from paper_toolbox.host import Host
+from paper_toolbox.kinds import Regimen
+from paper_toolbox.kit.batch import forward
 from paper_toolbox.recipe import Recipe, assemble
 
 
@@ -86,14 +91,17 @@ def test_the_same_recipe_gives_the_same_weights(trained: Artifact, tmp_path: Pat
         (("sam", "spectral_norm"), ("accumulate=2",), 7),
         (("forward_gradient",), (), 23),
         ((), ("clip_norm=0.5", "mlp.dropout=0.3"), 24),
+        (("adamp", "weight_norm"), ("model=cnn?width=8&depth=2", "epochs=2"), 30),
     ],
 )
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     plugins: tuple[str, ...], sets: tuple[str, ...], stop: int, tmp_path: Path
 ) -> None:
-    whole = train(recipe(*plugins, sets=sets, keep="last"), tmp_path / "whole", Host(), show=Silent())
+    flags = {} if any(text.startswith("model=") for text in sets) else {"model": "mlp?hidden=16", "epochs": 3}
+    chosen = assemble(Host(), None, plugins, [*sets, "device=cpu", "keep=last"], flags)
+    whole = train(chosen, tmp_path / "whole", Host(), show=Silent())
     with pytest.raises(Interrupted, match="--resume --out"):
-        train(recipe(*plugins, sets=sets, keep="last"), tmp_path / "cut", Host(), show=StopAfter(stop))
+        train(chosen, tmp_path / "cut", Host(), show=StopAfter(stop))
     with pytest.raises(ArtifactError, match="unfinished run"):
         Artifact.load(tmp_path / "cut")
     resumed = train(Recipe(), tmp_path / "cut", Host(), resume=True, show=Silent())
@@ -150,6 +158,24 @@ def test_an_existing_folder_is_refused(trained: Artifact) -> None:
     with pytest.raises(ArtifactError, match="already exists"):
         train(recipe(), trained.folder, Host(), show=Silent())
     assert sha256(trained.weights) == before
+
+
+def test_a_regimen_trains_epoch_by_epoch(tmp_path: Path) -> None:
+    class Echo(Regimen):
+        def train(self, run: Any) -> None:
+            for inputs, targets in run.batches:
+                for _ in range(2):
+                    run.optimizer.zero_grad()
+                    run.backward(run.loss(forward(run.model, inputs), targets))
+                    run.optimizer.step()
+
+    chosen = recipe(epochs=2)
+    data = open_data("digits")
+    session = start(chosen, Host(), data, None, accelerator_of(chosen))
+    session.regimen = Echo()
+    figures = Fit(session, None, Silent()).run()
+    assert figures["step"] == 2 * session.steps_per_epoch
+    assert figures["train_loss"] < 2.0
 
 
 def test_a_diverging_run_says_so(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_the_pyproject_has_the_common_shape(folder: Path) -> None:
 
 def test_it_is_short(folder: Path) -> None:
     assert not list(lengths(folder / f"paper_toolbox_{folder.name}.py"))
-    assert len((folder / "README.md").read_text("utf-8").splitlines()) <= CARD_LINES
+    card = (folder / "README.md").read_text("utf-8")
+    further = card.count("| default | bounds | meaning |") - 1
+    assert len(card.splitlines()) <= CARD_LINES + 4 * max(0, further)  # each further method brings its table
 
 
 def test_no_other_folder_names_it(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,45 +35,58 @@ def attribute(
 ) -> dict[str, Any]:
     """Explain the predictions on ``samples`` validation samples: picture, npz and figures go to ``out``."""
     if choice.kind != "attributor":
-        raise NeedError(
-            f"{choice.name} is of kind {choice.kind}; attribute takes attributors (see `toolbox list attributor`)"
-        )
+        raise NeedError(f"{choice.name} is of kind {choice.kind}; see `toolbox list attributor`")
     folder = out or artifact.free_name(run.folder / f"attribution-{choice.name}")
     if folder.exists():
         raise ArtifactError(f"{folder} already exists: choose another --out, or remove it")
-    method = host.build(choice.name, choice.kind, **choice.fields)
     opened, model = load_data(run, host, data), load_model(run, host)
     inputs, targets = opened.validation.take(torch.arange(min(samples, len(opened.validation))))
     if not isinstance(inputs, Tensor):
         raise NeedError(f"{choice.name} explains models of one input; {opened.source} has {len(opened.task.inputs)}")
+    explain = _explainer(host.build(choice.name, choice.kind, **choice.fields), choice.name, seed, layer)
+    arrays = _explained(model, inputs, targets, explain, regression=opened.task.kind == "regression")
+    figures = faithfulness(
+        model,
+        inputs,
+        arrays["predictions"],
+        arrays["attributions"],
+        attribute=explain,
+        generator=torch.Generator().manual_seed(seed),
+        score="output" if opened.task.kind == "regression" else "probability",
+    )
+    report = {"method": choice.name, "fields": choice.fields, "run": str(run.folder), "faithfulness": figures}
+    _write(folder, arrays, report, opened.task.classes)
+    return {**report, "picture": str(folder / "attribution.png"), "arrays": str(folder / "attribution.npz")}
+
+
+def _explainer(method: Any, name: str, seed: int, layer: str | None) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    """(model, inputs, outputs looked at) -> attributions; each call draws the same random numbers."""
 
     def explain(model: nn.Module, inputs: Tensor, looked_at: Tensor) -> Tensor:
         available: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed)}
         if layer is not None:
             available["layer"] = layer
-        found: Tensor = method.attribute(
-            model, inputs, looked_at, **needs.supply(method.attribute, available, choice.name)
-        )
+        found: Tensor = method.attribute(model, inputs, looked_at, **needs.supply(method.attribute, available, name))
         return found.detach()
 
+    return explain
+
+
+def _explained(
+    model: nn.Module, inputs: Tensor, targets: Tensor, explain: Callable[..., Tensor], *, regression: bool
+) -> dict[str, Tensor]:
     with evaluating(model), torch.no_grad():
         outputs = model(inputs)
-    regression = opened.task.kind == "regression"
     predictions = torch.zeros(len(inputs), dtype=torch.int64) if regression else outputs.argmax(1)
-    maps = explain(model, inputs, predictions)
-    figures = faithfulness(
-        model,
-        inputs,
-        predictions,
-        maps,
-        attribute=explain,
-        generator=torch.Generator().manual_seed(seed),
-        score="output" if regression else "probability",
-    )
+    arrays = {"inputs": inputs, "targets": targets, "predictions": predictions, "outputs": outputs}
+    return arrays | {"attributions": explain(model, inputs, predictions)}
+
+
+def _write(folder: Path, arrays: dict[str, Tensor], report: dict[str, Any], classes: tuple[str, ...]) -> None:
     artifact.create(folder)
-    attribution_sheet(inputs, maps, targets, predictions, folder / "attribution.png", opened.task.classes)
+    inputs, maps, targets = arrays["inputs"], arrays["attributions"], arrays["targets"]
+    attribution_sheet(inputs, maps, targets, arrays["predictions"], folder / "attribution.png", classes)
     with replacing(folder / "attribution.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, inputs=inputs, attributions=maps, targets=targets, predictions=predictions, outputs=outputs)
-    report = {"method": choice.name, "fields": choice.fields, "run": str(run.folder), "faithfulness": figures}
+        content: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+        np.savez(file, **content)
     write_json(folder / "attribution.json", report)
-    return {**report, "picture": str(folder / "attribution.png"), "arrays": str(folder / "attribution.npz")}

@@ -117,7 +117,7 @@ def _finetune(
     fit = Fit(session, None, show or shown())
     figures = fit.run()
     model.load_state_dict(fit.kept)
-    model.cpu().eval()
+    model.cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # stubs know tensors only
     teacher.cpu()
     return figures
 

@@ -8,15 +8,14 @@ once, for tensors of any size.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import fx
 
-from ..errors import PluginError, ToolboxError
+from ..errors import PluginError
 from .arithmetic import OPEN
 from .graph import graph_of
+from .kernel import Kernel, kernel_of
 from .layout import Seen, join, part
 from .tape import Tape
 
@@ -25,22 +24,20 @@ if TYPE_CHECKING:
 
 GRAPHS = 16  # of one optimizer; an ordinary rule has one or two
 SMALL = 4096  # flat tensors up to this size take their step together: the call would cost more than the work
-# Else a C++ file is compiled for each instruction set of the CPU, for seconds, to see whether the compiler knows it.
-OPTIONS: dict[str, Any] = {"cpp.vec_isa_ok": True}
 
 
 class Compiled:
-    """Runs updates through ``torch.compile``; one instance per optimizer."""
+    """Runs updates as fused kernels; one instance per optimizer."""
 
     def __init__(self) -> None:
         self.tapes: dict[Any, Tape] = {}
         self.codes: set[str] = set()
-        self.of_tape: dict[Tape, Any] = {}
+        self.made: dict[Tape, tuple[fx.GraphModule, dict[Any, Kernel]]] = {}
 
     def __call__(self, rule: Rule, tensors: list[Seen]) -> None:
-        """One step of the tensors of a group; they are plain ones in the rule's view."""
+        """One step of the tensors of a group; they are plain, contiguous and in the rule's view."""
         together: dict[Any, list[Seen]] = {}
-        for seen in sorted(tensors, key=lambda seen: -seen.p.numel()):  # the largest first: threads are set for it
+        for seen in tensors:
             alike = (seen.state["step"], seen.p.dtype, seen.p.device) if _is_small(rule, seen) else id(seen)
             together.setdefault(alike, []).append(seen)
         for some in together.values():
@@ -52,14 +49,13 @@ class Compiled:
     def _update(self, rule: Rule, seen: Seen) -> None:
         tape = self._tape(rule, seen)
         if tape.play(rule, seen.state["step"]):
-            self.of_tape[tape] = self._compile(rule, tape)
-        try:
-            self.of_tape[tape](seen.p, seen.grad, *(seen.state[name] for name in tape.names), tape.numbers)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            said = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
-            raise ToolboxError(
-                f"engine 'compiled' cannot compile {type(rule).__name__}, use 'eager': {said}"
-            ) from error
+            self.made[tape] = (self._graph(rule, tape), {})
+        module, kernels = self.made[tape]
+        inputs = (seen.p, seen.grad, *(seen.state[name] for name in tape.names), tape.numbers)
+        shapes = tuple(x.shape for x in inputs)
+        if shapes not in kernels:
+            kernels[shapes] = kernel_of(module, inputs, type(rule).__name__)
+        kernels[shapes](*inputs)
 
     def _tape(self, rule: Rule, seen: Seen) -> Tape:
         """The tape for tensors like ``seen.p`` and a rule whose fields switch the same branches."""
@@ -73,8 +69,8 @@ class Compiled:
             tape = self.tapes[key] = Tape(seen)
         return tape
 
-    def _compile(self, rule: Rule, tape: Tape) -> Any:
-        """The compiled graph of a tape, shared with the tapes that differ in sizes and numbers alone."""
+    def _graph(self, rule: Rule, tape: Tape) -> fx.GraphModule:
+        """The graph of a tape; tapes that differ in sizes and numbers alone have the same."""
         module = graph_of(tape)
         self.codes.add(module.code)
         if len(self.codes) > GRAPHS:
@@ -82,21 +78,7 @@ class Compiled:
                 f"{type(rule).__name__}.update has made {GRAPHS} graphs: sizes or changing numbers stand in calls that "
                 f"cannot take them as inputs; those that can are {', '.join(OPEN)}"
             )
-        key = (module.code, tape.dtype, tape.device.type)
-        if key not in _compiled:
-            _compiled[key] = compiled(module)
-        return _compiled[key]
-
-
-_compiled: dict[Any, Any] = {}  # of the process: optimizers with the same rule share it
-
-
-def compiled(module: fx.GraphModule) -> Any:
-    """``module.forward`` through torch's compiler, whose own deprecated calls are its own affair."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import torch._inductor.compile_fx
-    return torch.compile(module.forward, fullgraph=True, dynamic=True, options=OPTIONS)
+        return module
 
 
 def _is_small(rule: Rule, seen: Seen) -> bool:

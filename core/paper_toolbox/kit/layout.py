@@ -41,8 +41,8 @@ class Layout:
                 self._put_back(seen.state[name], x) if x.shape == p.shape else x.copy_(seen.state[name])
 
     def _show(self, x: Tensor) -> Tensor:
-        """x in the layout's shape: a plain tensor on the same memory, else a copy."""
-        return (x if self.order is None else x.permute(self.order)).reshape(self.shape).data
+        """x in the layout's shape, contiguous: a plain tensor on the same memory, else a copy."""
+        return (x if self.order is None else x.permute(self.order)).reshape(self.shape).contiguous().data
 
     def _put_back(self, seen: Tensor, x: Tensor) -> None:
         if seen.data_ptr() != x.data_ptr():
