@@ -70,11 +70,13 @@ def of(dist: Distribution) -> Iterator[Card]:
     package, version = headers["name"][0], headers["version"][0]
     urls = dict(_pair(url) for url in headers.get("project-url", []))
     summary = headers.get("summary", [""])[0]
+    lines = dict(re.findall(r"^- `(\w+)`: (.+)$", readme, re.MULTILINE))  # a package of many may say each one's idea
     keywords = tuple(k.strip() for k in headers.get("keywords", [""])[0].split(",") if k.strip())
     for entry in dist.entry_points:
         kind = entry.group.removeprefix(PREFIX)
         if entry.group.startswith(PREFIX) and kind in GROUPS:
-            yield Card(entry.name, kind, package, version, summary, keywords, urls, entry, readme)
+            idea = lines.get(entry.name, summary)
+            yield Card(entry.name, kind, package, version, idea, keywords, urls, entry, readme)
 
 
 def _metadata(dist: Distribution) -> tuple[dict[str, list[str]], str]:

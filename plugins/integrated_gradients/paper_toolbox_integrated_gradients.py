@@ -40,10 +40,7 @@ class IntegratedGradients(Attributor):
 
 
 def quadrature(method: str, steps: int) -> tuple[Tensor, Tensor]:
-    """Nodes α_k in [0, 1] and weights w_k of a rule with ``steps`` points, both (steps,) float64.
-
-    The trapezoid's weights sum to 1 - 1/steps, as in the reference implementation; all others sum to 1.
-    """
+    """Nodes α_k in [0, 1] and weights w_k of a rule with ``steps`` points, both (steps,) float64, Σ w_k = 1."""
     k = torch.arange(steps, dtype=torch.float64)
     equal = torch.full_like(k, 1 / steps)
     if method == "gausslegendre":
@@ -51,6 +48,7 @@ def quadrature(method: str, steps: int) -> tuple[Tensor, Tensor]:
     if method == "riemann_trapezoid":
         if steps < 2:
             raise ParamError("integrated_gradients.steps = 1: riemann_trapezoid needs at least 2")
+        equal *= steps / (steps - 1)  # captum keeps 1/steps and falls short of the integral by that share
         equal[[0, -1]] /= 2
         return k / (steps - 1), equal
     shift = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}[method]
