@@ -6,21 +6,17 @@ Baydin et al., "Gradients without Backpropagation", 2022, arXiv:2202.08587.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
 from paper_toolbox import Optimizer, hookimpl, param
 from paper_toolbox.errors import ModelError, ParamError
+from paper_toolbox.kit.forward import derivative, prepare
 from paper_toolbox.kit.wrap import buffers_kept
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-fwd: Any = forward_ad  # untyped in torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +32,7 @@ class ForwardGradient(Optimizer):
 
     def build(self, params: Iterable[Any], *, model: nn.Module) -> torch.optim.Optimizer:
         """Parameters of ``model`` alone can be trained: their derivative is carried through its forward pass."""
-        with warnings.catch_warnings(), fwd.dual_level():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            fwd.make_dual(torch.zeros(()), torch.zeros(()))  # torch's first dual tensor warns of torch's own code
+        prepare()
         return _Forward(self, params, model)
 
     def draw(self, p: Tensor) -> Tensor:
@@ -92,41 +86,6 @@ class _Forward(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"method": self.method, "model": self.model}
-
-
-def derivative(
-    model: nn.Module, params: list[Tensor], tangents: list[Tensor], loss: Callable[[], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The loss and its derivative along ``tangents``, in one forward pass."""
-    # attention's fused kernels have no forward derivative, its plain formula has
-    with fwd.dual_level(), sdpa_kernel(SDPBackend.MATH):
-        duals = {p: fwd.make_dual(p, v) for p, v in zip(params, tangents, strict=True)}
-        try:
-            with swapped(model, duals):
-                value, slope = fwd.unpack_dual(loss())
-        except NotImplementedError as error:
-            op = str(error).partition("Trying to use forward AD with ")[2].split(" ")[0] or str(error).splitlines()[0]
-            raise ModelError(
-                f"forward_gradient: {op} has no forward derivative; a model without it is needed"
-            ) from error
-        if slope is None:
-            raise ModelError("forward_gradient: the loss does not depend on the parameters being trained")
-        return value.clone(), slope.clone()
-
-
-@contextmanager
-def swapped(model: nn.Module, others: dict[Tensor, Tensor]) -> Iterator[None]:
-    """Inside, the model's parameters are the ``others`` that stand for them."""
-    places: list[tuple[Any, str, Tensor]] = [
-        (m._parameters, n, p) for m in model.modules() for n, p in m._parameters.items() if p is not None
-    ]
-    try:
-        for owned, name, p in places:
-            owned[name] = others.get(p, p)
-        yield
-    finally:
-        for owned, name, p in places:
-            owned[name] = p
 
 
 @hookimpl

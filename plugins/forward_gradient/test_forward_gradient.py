@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from paper_toolbox.errors import ModelError
+from paper_toolbox.kit.forward import derivative
 from paper_toolbox.testing.optimizer import OptimizerSuite, Quadratic
-from paper_toolbox_forward_gradient import ForwardGradient, derivative
+from paper_toolbox_forward_gradient import ForwardGradient
 from torch import Tensor, nn
 
 

@@ -42,7 +42,8 @@ def _make(module: fx.GraphModule, inputs: Sequence[Tensor], name: str) -> Kernel
             warnings.simplefilter("ignore", DeprecationWarning)  # torch's compiler calls what torch deprecates
             traced = make_fx(module, tracing_mode="symbolic")(*examples)
             symbolic = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
-            return torch._inductor.compile(traced, symbolic, options=OPTIONS)
+            kernel: Kernel = torch._inductor.compile(traced, symbolic, options=OPTIONS)
+            return kernel
     except Exception as error:  # a compiler may raise anything; it is named and chained
         said = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
         raise ToolboxError(f"engine 'compiled' cannot compile {name}, use 'eager': {said}") from error

@@ -47,12 +47,11 @@ def methods_of(distribution: Distribution) -> list[tuple[str, type[Method]]]:
 def write(folder: Path, *, check: bool = False) -> bool:
     """Rewrite the card of ``folder``, or only ``check`` it; whether it was fresh already."""
     card = folder / "README.md"
-    with staged(folder) as distribution:
-        methods = methods_of(distribution)
     if not card.is_file():
         raise PluginError(f"{folder} has no card: README.md is missing")
     old = card.read_text("utf-8")
-    new = fresh(old, methods, str(card))
+    with staged(folder) as distribution:  # the declarations are read while their modules are there
+        new = fresh(old, methods_of(distribution), str(card))
     if new != old and not check:
         card.write_text(new, "utf-8")
     return new == old
