@@ -46,11 +46,7 @@ def compress(
 
     The result and its report are kept even when a gate is missed; then ``GateMissed`` is raised.
     """
-    folder = out or artifact.free_name(run.folder.with_name("-".join([run.folder.name, *(c.name for c in choices)])))
-    if folder.exists():
-        raise ArtifactError(f"{folder} already exists: choose another --out, or remove it")
-    if not choices:
-        raise NeedError("nothing to compress with: name a compressor with --plugin (see `toolbox list compressor`)")
+    folder = _folder(run, choices, out)
     data, original = load_data(run, host), load_model(run, host)
     methods = _methods(choices, host, data)
     model, steps = copy.deepcopy(original), []
@@ -68,6 +64,16 @@ def compress(
         line = f"{folder} misses its gates: {'; '.join(missed)} (the report is in {folder / 'compress.json'})"
         raise GateMissed(line, report, folder)
     return Artifact.load(folder)
+
+
+def _folder(run: Artifact, choices: Sequence[Choice], out: Path | None) -> Path:
+    """Where the result goes, beside the run where nothing else is asked for."""
+    if not choices:
+        raise NeedError("nothing to compress with: name a compressor with --plugin (see `toolbox list compressor`)")
+    folder = out or artifact.free_name(run.folder.with_name("-".join([run.folder.name, *(c.name for c in choices)])))
+    if folder.exists():
+        raise ArtifactError(f"{folder} already exists: choose another --out, or remove it")
+    return folder
 
 
 def _methods(choices: Sequence[Choice], host: Host, data: Data) -> list[Any]:
@@ -141,22 +147,26 @@ def _write(
     if plan is not None:
         write_calibration(folder, data.task, plan[1])
     artifact.write_weights(folder, model.state_dict())
-    chain = [*run.summary.get("chain", []), *({"name": c.name, "fields": c.fields} for c in choices)]
     write_json(folder / "compress.json", report | {"finetune": finetune.to_dict() if finetune else None})
-    batches = Batches(data.validation, 256)
-    figures = evaluate(model, batches, data.task, target_scale(data.preprocessing))
-    if plan is not None:  # what the integer file reaches, not the float model it is made from
-        figures = {data.task.metric: report["after"][data.task.metric]}
-    summary_ = {
-        **run.summary,
+    summary = run.summary | _summary(run, model, choices, data, report)
+    artifact.write_summary(folder, summary)
+    host.manager.hook.run_finished(summary=summary)
+
+
+def _summary(
+    run: Artifact, model: nn.Module, choices: Sequence[Choice], data: Data, report: dict[str, Any]
+) -> dict[str, Any]:
+    """What is new in summary.json; of an int8 run, the figure that the integer file reaches."""
+    figures = {data.task.metric: report["after"][data.task.metric]}
+    if quant.planned(model) is None:
+        figures = evaluate(model, Batches(data.validation, 256), data.task, target_scale(data.preprocessing))
+    return {
         "stage": "compress",
         "parent": str(run.folder),
-        "chain": chain,
+        "chain": [*run.summary.get("chain", []), *({"name": c.name, "fields": c.fields} for c in choices)],
         "figures": figures,
         "parameters": report["after"]["parameters"],
         "accepted": not report["missed"],
         "plugins": [*run.summary["plugins"], *artifact.provenance(choices)],
         "environment": artifact.environment(),
     }
-    artifact.write_summary(folder, summary_)
-    host.manager.hook.run_finished(summary=summary_)
