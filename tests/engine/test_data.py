@@ -456,8 +456,8 @@ def test_refuses_data_that_the_record_does_not_fit(npz: Write) -> None:
     record = open_data("wine").preprocessing
     with pytest.raises(DataError, match="recorded statistics have 13 entries"):  # the only input takes the known name
         open_data(npz(x=np.random.rand(10, 2), y=LABELS), preprocessing={"standardize": record["standardize"]})
+    two = npz(x=np.random.rand(10, 2), z=np.random.rand(10, 2), y=LABELS)
     with pytest.raises(DataError, match="has no input 'row'"):
-        two = npz(x=np.random.rand(10, 2), z=np.random.rand(10, 2), y=LABELS)
         open_data(two, preprocessing={"standardize": record["standardize"]})
     with pytest.raises(DataError, match="'benign' is none of the 3 known classes"):
         open_data("breast_cancer", preprocessing=record)
