@@ -51,9 +51,8 @@ def transformers_model(name: str, task: Task, options: Mapping[str, Any], weight
             model = auto.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"hf:{name} cannot be opened from a folder or the hub's cache (?download=true asks the hub): {said}"
-        ) from error
+        where_from = "a folder or the hub's cache (?download=true asks the hub)"
+        raise ModelError(f"hf:{name} cannot be opened from {where_from}: {said}") from error
     return Keywords(model, names)
 
 
