@@ -16,7 +16,8 @@ KINDS_OF_FILE = {".py", ".md", ".toml", ".yaml", ".txt", ".sh", ""}
 SKIPPED = {".git", ".venv", "demo", "runs", "dist", "build"}
 UNFINISHED = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX", "HACK" + ":", "WI" + "P")) + r"\b")
 BARE = re.compile(r"#\s*(type:\s*ignore(?!\[)|noqa(?!: [A-Z]))")
-MODULE_LINES = 300  # what stops a heap; 150 is the aim
+MODULE_LINES = 240  # what stops a heap; 150 is the aim
+FUNCTION_LINES = 30  # likewise; 25 is the aim
 
 
 def texts() -> Iterator[tuple[Path, str]]:
@@ -63,7 +64,8 @@ def test_modules_and_functions_are_short(package: str) -> None:
     for file in sorted((ROOT / package).rglob("*.py")):
         lines = len(file.read_text("utf-8").splitlines())
         assert lines <= MODULE_LINES, f"{file.relative_to(ROOT)} has {lines} lines"
-        assert not [line for line in lengths(file) if "should" in line and line.partition(" ")[0] != file.name]
+        functions = [line for line in lengths(file) if line.partition(" ")[0] != file.name]
+        assert not [line for line in functions if int(line.partition(" has ")[2].split()[0]) > FUNCTION_LINES], file
 
 
 def test_versions_are_pinned_in_one_place() -> None:
