@@ -36,4 +36,4 @@ def check(root: Root = Path(), as_json: Json = False) -> None:
     if as_json:
         output.print_json(stale)
     if stale:
-        raise ToolboxError(f"stale: {'; '.join(stale)}: run `toolbox registry write`")
+        raise ToolboxError("; ".join(stale))
