@@ -1,5 +1,5 @@
 """``python -m paper_toolbox_cli``, which `accelerate launch -m` and `torchrun -m` start."""
 
-from .app import main
+from .entry import main
 
 main()

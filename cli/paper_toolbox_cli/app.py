@@ -49,6 +49,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _end(error, f"{error.filename or 'output'}: {error.strerror or error}", 1, debug)
     except Exception as error:  # the last stop before the user, who gets a line and not a traceback
         plugin = _plugin_at_fault(error.__traceback__)
         what = f"{type(error).__name__}: {error}"

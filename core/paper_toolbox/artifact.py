@@ -83,10 +83,15 @@ def read_recipe(folder: Path) -> Recipe:
         raise ArtifactError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
+def refuse_existing(path: Path | None) -> None:
+    """An output that is already there is never written over."""
+    if path is not None and path.exists():
+        raise ArtifactError(f"{path} already exists: choose another --out, or remove it")
+
+
 def create(folder: Path) -> None:
     """Make the output folder; one that is already there is refused."""
-    if folder.exists():
-        raise ArtifactError(f"{folder} already exists: choose another --out, or remove it")
+    refuse_existing(folder)
     try:
         folder.mkdir(parents=True)
     except OSError as error:

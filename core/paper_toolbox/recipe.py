@@ -132,7 +132,9 @@ def assemble(
 
 def explain(recipe: Recipe) -> list[tuple[str, Any, str]]:
     """(name, value, origin) of every value of a resolved recipe."""
-    rows = [(name, value, recipe.origins.get(name, "default")) for name, value in recipe.training.options().items()]
+    values = recipe.training.options()
+    values["model"] = values["model"] or "the usual one for the data"
+    rows = [(name, value, recipe.origins.get(name, "default")) for name, value in values.items()]
     for choice in recipe.plugins:
         for name, value in choice.fields.items():
             key = f"{choice.name}.{name}"

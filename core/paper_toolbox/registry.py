@@ -64,6 +64,8 @@ def check(root: Path) -> list[str]:
 
 def folders(root: Path) -> list[Path]:
     """The plugin folders of a checkout, by name."""
+    if not (root / "plugins").is_dir():
+        raise ToolboxError(f"{root.resolve()} is no checkout of Paper Toolbox: it has no folder plugins/")
     return sorted(file.parent for file in (root / "plugins").glob("*/pyproject.toml"))
 
 

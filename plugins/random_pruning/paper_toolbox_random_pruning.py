@@ -19,6 +19,8 @@ from torch.nn.utils import parametrize
 
 Batch = tuple[Inputs, Tensor]
 Criterion = Callable[[Tensor, Tensor], Tensor]
+Batches = Iterable[Batch] | None
+Draws = torch.Generator | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +31,22 @@ class RandomPruning(Compressor):
     distribution: Literal["uniform", "uniform_plus", "er", "erk", "snip", "grasp"] = param("erk", "layer densities")
     exact: bool = param(True, "keep exactly the share of each layer; false: each weight by its own coin, as released")
     min_last_density: float = param(0.2, "uniform_plus: least density of the last linear layer", low=0, high=1)
-    seed: int = param(0, "of the positions")
+    seed: int | None = param(None, "of the positions; none takes the run's", low=0)
 
     def compress(
-        self, model: nn.Module, *, batches: Iterable[Batch] | None = None, loss: Criterion | None = None
+        self, model: nn.Module, *, batches: Batches = None, loss: Criterion | None = None, generator: Draws = None
     ) -> nn.Module:
         layers = sparsity.layers(model)
         if not layers or self.density == 1:
-            raise NothingChanged(
-                f"random_pruning found 0 layers to thin out of {len(layers)}, at density {self.density:g}"
-            )
+            raise NothingChanged(f"random_pruning thins 0 of {len(layers)} layers, at density {self.density:g}")
         densities = self.densities([layer for _, layer in layers])
         if self.distribution in ("snip", "grasp"):
             batch = next(iter(batches or ()), None)
             if batch is None or loss is None:
                 raise NeedError(f"random_pruning needs batches and a loss for distribution = {self.distribution}")
             densities = self.sensitive(model, [path for path, _ in layers], batch, loss)
-        generator = torch.Generator().manual_seed(self.seed)
+        if generator is None or self.seed is not None:
+            generator = torch.Generator().manual_seed(self.seed or 0)
         for (path, layer), p in zip(layers, densities, strict=True):
             noise = torch.rand(layer.weight.shape, generator=generator)
             mask = sparsity.kept(noise, round(p * noise.numel())) if self.exact else noise < p
@@ -76,7 +77,7 @@ class RandomPruning(Compressor):
         """The share of each layer among the weights that SNIP or GraSP would keep."""
         # SDPA: the other kernels have no second derivative. Cached: a parametrized weight is one tensor of the graph.
         with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), parametrize.cached():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed or 0)
             twin: Any = copy.deepcopy(model).train().requires_grad_(True)  # a fresh model has no running statistics
             weights = [twin.get_submodule(path).weight for path in paths]
             scores = (snip if self.distribution == "snip" else grasp)(twin, weights, batch, loss)

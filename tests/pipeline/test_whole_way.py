@@ -87,6 +87,10 @@ def test_float_exports_equal_pytorch(precision: Any, run: Artifact, tmp_path: Pa
 
 def test_a_file_runs_on_other_data_of_the_same_shape(run: Artifact, tmp_path: Path) -> None:
     export(run, tmp_path / "model.onnx", Host())
+    with pytest.raises(ArtifactError, match="already exists"):
+        export(run, tmp_path / "model.onnx", Host())
+    with pytest.raises(ArtifactError, match=r"must end in \.onnx"):
+        export(run, run.folder / "model.safetensors", Host())
     from sklearn.datasets import load_digits
 
     digits = load_digits()

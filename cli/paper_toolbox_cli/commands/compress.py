@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,9 @@ def compress(
     finetune_epochs: Annotated[
         int, typer.Option(min=0, help="Epochs after each step; the run's own recipe if none.")
     ] = 0,
-    max_drop: Annotated[float | None, typer.Option(help="Gate: accuracy lost at most, 0.01 is one point.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, help="Gate: accuracy lost at most, 0.01 is one point; rmse: relative growth.")
+    ] = None,
     min_speedup: Annotated[float | None, typer.Option(help="Gate: latency before / after at least.")] = None,
     max_size: Annotated[
         str | None, typer.Option(metavar="BYTES", help="Gate: ONNX file at most, as 500k or 2M.")
@@ -39,10 +42,11 @@ def compress(
     as_json: Json = False,
 ) -> None:
     """Make the model of a run smaller or faster, by one method or a chain."""
-    from paper_toolbox.artifact import Artifact
+    from paper_toolbox.artifact import Artifact, refuse_existing
     from paper_toolbox.host import Host
     from paper_toolbox.recipe import assemble
 
+    refuse_existing(out)
     host = Host()
     limit = _bytes(max_size) if max_size else None
     choices = assemble(host, None, plugin or (), set_ or (), {}).plugins
@@ -85,16 +89,24 @@ def _show(report: dict[str, Any], folder: Path, as_json: bool) -> None:
         output.print_json({"run": str(folder), **report})
         return
     before, after = report["before"], report["after"]
-    rows = []
-    for key in ROWS:
-        if key in before:
-            numbers = isinstance(before[key], int | float) and after[key]
-            show = output.size if key == "onnx_bytes" else output.cell
-            rows.append(
-                (key, show(before[key]), show(after[key]), f"{before[key] / after[key]:.2f}×" if numbers else "")
-            )
-    output.print_table(("figure", "before", "after", "ratio"), rows)
+    rows = [
+        (key, *map(_cell(key), (before[key], after[key])), _change(key, before, after)) for key in ROWS if key in before
+    ]
+    output.print_table(("figure", "before", "after", "change"), rows)
     print(f"run  {folder}")
+    if after["latency_ms"] > before["latency_ms"]:
+        print("note: it is slower than before; --min-speedup makes that an error")
+
+
+def _cell(key: str) -> Callable[[Any], str]:
+    return output.size if key == "onnx_bytes" else output.cell
+
+
+def _change(key: str, before: dict[str, Any], after: dict[str, Any]) -> str:
+    """A difference for the metric, how many times less for what costs."""
+    if key in ("accuracy", "rmse"):
+        return f"{after[key] - before[key]:+.4f}"
+    return f"{before[key] / after[key]:.2f}× less" if key != "precision" and after[key] else ""
 
 
 def _bytes(text: str) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import output
 from ..options import Json, Out, Plugin, Set
+
+if TYPE_CHECKING:
+    from paper_toolbox.recipe import Recipe
 
 
 def train(
@@ -36,26 +39,37 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model with the methods named."""
+    from paper_toolbox.artifact import refuse_existing
+    from paper_toolbox.errors import ParamError
     from paper_toolbox.host import Host
-    from paper_toolbox.recipe import assemble, explain, read_file
+    from paper_toolbox.recipe import assemble, read_file
 
     flags = {"model": model, "data": data, "epochs": epochs, "batch_size": batch_size, "seed": seed}
     flags |= {"precision": precision, "device": device, "teacher": str(teacher) if teacher else None}
+    if resume and (recipe or plugin or set_ or any(value is not None for value in flags.values())):
+        raise ParamError("--resume continues the run in --out as its own recipe says: give it no recipe and no options")
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, one looks and speaks
+    if first and not resume:
+        refuse_existing(out)
     host = Host()
     chosen = assemble(host, read_file(recipe) if recipe else None, plugin or (), set_ or (), flags)
     if explain_config:
-        rows = explain(chosen)
-        if as_json:
-            output.print_json([{"name": n, "value": v, "origin": o} for n, v, o in rows])
-        else:
-            output.print_table(("setting", "value", "from"), rows)
+        _explain(chosen, as_json)
         return
     from paper_toolbox.engine.train import train as train_
 
     run = train_(chosen, out, host, resume=resume)
-    if os.environ.get("RANK", "0") != "0":  # several processes: the first one speaks
-        return
-    if as_json:
+    if first and as_json:
         output.print_json({"run": str(run.folder), **run.summary})
-        return
-    output.print_figures({"run": str(run.folder), **run.figures, "parameters": run.summary["parameters"]})
+    elif first:
+        output.print_figures({"run": str(run.folder), **run.figures, "parameters": run.summary["parameters"]})
+
+
+def _explain(chosen: Recipe, as_json: bool) -> None:
+    from paper_toolbox.recipe import explain
+
+    rows = explain(chosen)
+    if as_json:
+        output.print_json([{"name": n, "value": v, "origin": o} for n, v, o in rows])
+    else:
+        output.print_table(("setting", "value", "from"), rows)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import artifact, needs
 from ..artifact import Artifact
-from ..errors import ArtifactError, NeedError
+from ..errors import NeedError
 from ..files import replacing, write_json
 from ..host import Host
 from ..kit.capture import evaluating
@@ -37,8 +37,7 @@ def attribute(
     if choice.kind != "attributor":
         raise NeedError(f"{choice.name} is of kind {choice.kind}; see `toolbox list attributor`")
     folder = out or artifact.free_name(run.folder / f"attribution-{choice.name}")
-    if folder.exists():
-        raise ArtifactError(f"{folder} already exists: choose another --out, or remove it")
+    artifact.refuse_existing(folder)
     opened, model = load_data(run, host, data), load_model(run, host)
     inputs, targets = opened.validation.take(torch.arange(min(samples, len(opened.validation))))
     if not isinstance(inputs, Tensor):

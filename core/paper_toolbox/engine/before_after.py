@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,26 +45,28 @@ def drop(before: dict[str, Any], after: dict[str, Any]) -> float:
 
 
 def measure(
-    original: nn.Module, model: nn.Module, data: Data, batch_size: int
+    original: nn.Module, model: nn.Module, data: Data, batch_size: int, metadata: dict[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures before and after: metric, parameters, MACs, ONNX bytes, and latency of one batch, interleaved."""
+    """Figures before and after: metric, parameters, MACs, ONNX bytes, and latency of one batch, interleaved.
+
+    ``metadata`` goes into the files as export writes it, so that their sizes are those of the exported ones.
+    """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{name}.onnx" for name in ("before", "after")]
         for path, each in zip(paths, (original, model), strict=True):
-            rows.append(_row(each, path, data))
+            rows.append(_row(each, path, data, metadata))
         inputs, _ = next(iter(Batches(data.validation, batch_size)))
         for row, figures in zip(rows, latency(paths, feeds(inputs, data.task)), strict=True):
             row["latency_ms"] = figures["p50_ms"]
     return rows[0], rows[1]
 
 
-def _row(model: nn.Module, path: Path, data: Data) -> dict[str, Any]:
+def _row(model: nn.Module, path: Path, data: Data, metadata: dict[str, str]) -> dict[str, Any]:
     """Export and run; an int8 file may change any share of the answers here, its accuracy is what counts."""
     int8 = quant.planned(model) is not None
     precision: Literal["int8", "fp32"] = "int8" if int8 else "fp32"
     batches = Batches(data.validation, 256)
-    metadata = {"preprocessing": json.dumps(data.preprocessing)}
     report = export_onnx(
         model, data.task, batches, path, precision=precision, metadata=metadata, tolerance=1.0 if int8 else None
     )

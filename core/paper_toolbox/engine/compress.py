@@ -13,7 +13,7 @@ from torch import nn
 
 from .. import artifact, needs
 from ..artifact import Artifact
-from ..errors import ArtifactError, GateMissed, NeedError, NothingChanged
+from ..errors import GateMissed, NeedError, NothingChanged
 from ..files import write_json
 from ..host import Host
 from ..kit import quant, surgery
@@ -22,6 +22,7 @@ from .before_after import Gates, measure
 from .data import Batches, Data
 from .devices import accelerator_of
 from .evaluate import evaluate, target_scale
+from .export import provenance
 from .fit import Fit
 from .methods import check_needs
 from .objective import batch_loss
@@ -56,7 +57,8 @@ def compress(
         if finetune is not None and quant.planned(model) is None:
             tuned = _finetune(model, original, finetune, run, data, host, show)
         steps.append({"name": choice.name, "fields": choice.fields, "finetuned": tuned, **sizes(model, data)})
-    before, after = measure(original, model, data, batch_size)
+    metadata = provenance(run, choices)
+    before, after = measure(original, model, data, batch_size, metadata)
     missed = (gates or Gates()).missed(before, after)
     report = {"before": before, "after": after, "steps": steps, "missed": missed}
     _write(folder, run, model, choices, data, report, finetune, host)
@@ -71,8 +73,7 @@ def _folder(run: Artifact, choices: Sequence[Choice], out: Path | None) -> Path:
     if not choices:
         raise NeedError("nothing to compress with: name a compressor with --plugin (see `toolbox list compressor`)")
     folder = out or artifact.free_name(run.folder.with_name("-".join([run.folder.name, *(c.name for c in choices)])))
-    if folder.exists():
-        raise ArtifactError(f"{folder} already exists: choose another --out, or remove it")
+    artifact.refuse_existing(folder)
     return folder
 
 

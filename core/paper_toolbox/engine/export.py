@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import artifact
 from ..artifact import Artifact
 from ..errors import ArtifactError
 from ..files import write_json
 from ..host import Host
 from ..kit import quant
+from ..recipe import Choice
 from .data import Batches
 from .evaluate import target_scale
 from .onnx_export import Precision, export_onnx
@@ -24,12 +27,13 @@ def export(
     model = load_model(run, host)
     planned = quant.planned(model) is not None
     precision = precision or ("int8" if planned else "fp32")
-    promised = None
+    promised, scale = None, target_scale(run.summary["preprocessing"])
     if planned and precision == "int8":  # compress measured this very file; its figure is what must come out again
-        promised = run.figures[run.task.metric] / target_scale(run.summary["preprocessing"])
-    path = out or run.folder / "model.onnx"
-    if path.is_dir():
-        raise ArtifactError(f"{path} is a folder: --out takes a file name such as {path / 'model.onnx'}")
+        promised = run.figures[run.task.metric] / scale
+    path = out or run.folder / "model.onnx"  # the run's own file may be written again, another one never
+    if path.suffix != ".onnx":
+        raise ArtifactError(f"--out {path}: must end in .onnx, as in {path.parent / 'model.onnx'}")
+    artifact.refuse_existing(out)
     data = load_data(run, host)
     report = export_onnx(
         model,
@@ -42,19 +46,22 @@ def export(
         promised=promised,
         calibration=Batches(data.train, 64, seed=run.recipe.training.seed),
     )
-    write_json(path.with_suffix(".json"), report)
+    for name in ("rmse_onnx", "rmse_torch"):  # in the targets' unit, as everywhere
+        if name in report["parity"]:
+            report["parity"][name] *= scale
+    write_json(path.with_name(f"{path.name}.json"), report)
     return report
 
 
-def provenance(run: Artifact) -> dict[str, str]:
-    """What the ONNX file says about itself: JSON by key."""
+def provenance(run: Artifact, more: Sequence[Choice] = ()) -> dict[str, str]:
+    """What the ONNX file says about itself: JSON by key. ``more`` are compressors applied since."""
     summary = run.summary
     content = {
         "recipe": run.recipe.to_dict(),
         "preprocessing": summary["preprocessing"],
         "figures": summary["figures"],
-        "plugins": summary["plugins"],
-        "chain": summary.get("chain", []),
+        "plugins": [*summary["plugins"], *artifact.provenance(more)],
+        "chain": [*summary.get("chain", []), *({"name": c.name, "fields": c.fields} for c in more)],
         "parent": str(run.folder),
         "weights_sha256": summary["weights_sha256"],
         "environment": summary["environment"],

@@ -133,7 +133,7 @@ class Fit:
 
     def _end_epoch(self) -> None:
         at, data = self.at, self.session.data
-        train_loss = self.loss.item() / at.samples
+        train_loss = self._mean_loss()
         if not math.isfinite(train_loss):
             before = f"; the state before it is in {self.folder}" if self.folder and at.epoch else ""
             advice = "lower the learning rate, or set clip_norm=1"
@@ -148,6 +148,13 @@ class Fit:
         self.show.line(self._text())
         self.session.host.manager.hook.step_done(step=at.step, figures=figures)
         self._save()
+
+    def _mean_loss(self) -> float:
+        """Over the epoch's samples of all processes."""
+        both = torch.stack([self.loss, self.loss.new_tensor(float(self.at.samples))])
+        if self.session.accelerator.num_processes > 1:
+            both = self.session.accelerator.reduce(both, "sum")
+        return (both[0] / both[1]).item()
 
     def _keep(self, row: dict[str, Any]) -> None:
         """Keep the weights if this epoch is the best so far, or the last one asked for."""

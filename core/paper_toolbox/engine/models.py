@@ -74,7 +74,7 @@ def _opened(source: str, scheme: str, rest: str, task: Task, host: Host) -> Any:
     if model is not None:
         return model
     if (function := imported(scheme, rest, source, ModelError)) is not None:
-        return call(function, task)
+        return call(function, source, ModelError, task)
     names = [card.name for card in catalog.cards() if card.kind == "model"]
     near = difflib.get_close_matches(scheme, LIBRARIES, n=1)
     hint = f"; did you mean {near[0]}:{rest}?" if near else ""

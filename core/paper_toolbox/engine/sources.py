@@ -66,13 +66,22 @@ def read(source: str, seed: int, validation: float, known: Mapping[str, Any], ho
         return opened
     if (function := imported(asked.scheme, asked.rest, source, DataError)) is None:
         raise DataError(_unknown(asked))
-    made = call(function, seed, validation)
+    made = call(function, source, DataError, seed, validation)
     return read_arrays(source, *made, known=known) if isinstance(made, tuple | list) and len(made) == 2 else made
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)``, or ``function()`` when it takes none."""
-    return function(*arguments) if inspect.signature(function).parameters else function()
+def call(function: Callable[..., Any], source: str, error: type[ToolboxError], *arguments: Any) -> Any:
+    """``function(*arguments)`` when it takes so many by position, else ``function()``; what it raises names it."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        arguments = ()
+    try:
+        return function(*arguments)
+    except ToolboxError:
+        raise
+    except Exception as raised:  # the user's own code may raise anything; it is named and chained
+        raise error(f"{source} raised {type(raised).__name__}: {raised}") from raised
 
 
 def imported(module: str, name: str, source: str, error: type[ToolboxError]) -> Callable[..., Any] | None:

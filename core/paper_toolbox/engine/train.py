@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from ..recipe import Recipe
 from .data import Batches, Data, open_data
 from .devices import accelerator_of
 from .fit import Fit
+from .keep import checkpoint_of
 from .methods import Methods, gather
 from .models import open_model, resolved_source
 from .objective import IGNORED, Objective, batch_loss
@@ -43,8 +47,8 @@ def train(recipe: Recipe, out: Path | None, host: Host, *, resume: bool = False,
         recipe = artifact.read_recipe(out)
     accelerator = accelerator_of(recipe)
     main = accelerator.is_main_process
-    if main and out is not None and out.exists() and not resume:
-        raise ArtifactError(f"{out} already exists: choose another --out, remove it, or continue it with --resume")
+    if main and not resume:
+        artifact.refuse_existing(out)
     session = _session(recipe, host, accelerator)
     folder = _folder(out, session.recipe)
     if main and not resume:
@@ -53,11 +57,23 @@ def train(recipe: Recipe, out: Path | None, host: Host, *, resume: bool = False,
     fit = Fit(session, folder, (show or shown()) if main else Silent())
     if resume:
         fit.resume(folder)
-    figures = fit.run()
+    with _cleared(folder, main):
+        figures = fit.run()
     if main:
         _finish(folder, session, figures, fit)
     accelerator.wait_for_everyone()
     return Artifact.load(folder)
+
+
+@contextmanager
+def _cleared(folder: Path, main: bool) -> Iterator[None]:
+    """A run that fails before its first checkpoint leaves nothing in the way."""
+    try:
+        yield
+    except BaseException:
+        if main and not checkpoint_of(folder).exists():
+            shutil.rmtree(folder)
+        raise
 
 
 def _session(recipe: Recipe, host: Host, accelerator: Accelerator) -> Session:
@@ -89,13 +105,16 @@ def start(
         data.train, settings.batch_size, seed=settings.seed, device=accelerator.device, rank=rank, world=world
     )
     if model is None:
+        set_seed(settings.seed)  # whatever was drawn before, for a teacher say, leaves the weights as they are
         model = open_model(settings.model or default_model(data.task), data.task, host)
-        model = _edited(model, methods, data, settings.batch_size)
+        model = _edited(model, methods, data, settings.batch_size, settings.seed)
     model.to(accelerator.device)
     if surgery.find(model, nn.Conv2d):  # the layout that convolutions are fastest in, on CPUs and GPUs alike
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs know tensors only
     padded = data.task.kind == "tokens" and bool((data.train.targets == IGNORED).any())
     objective = Objective(methods.losses, data.task, model, teacher, padded).to(accelerator.device)
+    if settings.teacher is not None and not any(need.startswith("teacher") for need in objective.asked):
+        raise NeedError("teacher: no loss of this run learns from one; name one that does, such as --plugin sinkd")
     _check_loop(methods, objective, world, settings.precision, settings.accumulate)
     wrapped = accelerator.prepare_model(model) if world > 1 or settings.precision != "fp32" else model
     optimizer, closure = _optimizer(methods, model, objective, recipe, len(batches))
@@ -105,10 +124,10 @@ def start(
     return Session(recipe, host, data, *parts)
 
 
-def _edited(model: nn.Module, methods: Methods, data: Data, batch_size: int) -> nn.Module:
+def _edited(model: nn.Module, methods: Methods, data: Data, batch_size: int, seed: int) -> nn.Module:
     """The fresh model with the run's normalizers and pruning at initialisation."""
     batches = Batches(data.train, batch_size)
-    available = {"batches": batches, "loss": batch_loss(data.task), "generator": torch.Generator().manual_seed(0)}
+    available = {"batches": batches, "loss": batch_loss(data.task), "generator": torch.Generator().manual_seed(seed)}
     for name, normalizer in methods.normalizers:
         before = surgery.edits(model)
         model = normalizer.apply(model, **needs.supply(normalizer.apply, available, name))
