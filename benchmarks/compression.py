@@ -21,14 +21,14 @@ from paper_toolbox.files import read_json
 from paper_toolbox.host import Host
 from paper_toolbox.recipe import Choice, assemble
 
-CHAIN = [Choice("compressor", "structured_pruning", {"sparsity": 0.5}), Choice("compressor", "int8")]
+CHAIN = [Choice("compressor", "structured_pruning", {"sparsity": 0.4}), Choice("compressor", "int8")]
 
 
 def one_seed(seed: int, folder: Path) -> dict[str, Any]:
     """Train, prune, fine-tune, quantize, measure."""
     host = Host()
     recipe = assemble(host, None, ["adamp"], [], {"model": "cnn", "epochs": 12, "seed": seed, "device": "cpu"})
-    finetune = assemble(host, None, ["adamp"], [], {"epochs": 6})
+    finetune = assemble(host, None, ["adamp"], [], {"epochs": 10})
     run = train(recipe, folder / f"trained{seed}", host, show=Silent())
     small = compress(run, CHAIN, folder / f"small{seed}", host, finetune=finetune, show=Silent())
     report = read_json(small.folder / "compress.json")

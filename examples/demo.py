@@ -29,8 +29,8 @@ def main() -> None:
         shutil.rmtree(FOLDER)
     trained, small = str(FOLDER / "trained"), str(FOLDER / "small")
     toolbox("train", "--plugin", "adamp", "--model", "cnn", "--epochs", "12", "--out", trained)
-    chain = ("--plugin", "structured_pruning", "--set", "structured_pruning.sparsity=0.5", "--plugin", "int8")
-    report = toolbox("compress", trained, *chain, "--finetune-epochs", "6", "--max-drop", "0.01", "--out", small)
+    chain = ("--plugin", "structured_pruning", "--set", "structured_pruning.sparsity=0.4", "--plugin", "int8")
+    report = toolbox("compress", trained, *chain, "--finetune-epochs", "10", "--max-drop", "0.01", "--out", small)
     toolbox("export", trained)
     toolbox("export", small)
     runs = [toolbox("run", f"{folder}/model.onnx") for folder in (trained, small)]
