@@ -35,7 +35,6 @@ class TestMeanOnly(NormalizerSuite):
 class TestAttached(NormalizerSuite):
     method = WeightNorm(data_init=False)
     alone = ("mlp", "transformer")
-    exported = "none"
 
 
 def applied(layer: nn.Module, inputs: Tensor | None = None, **fields: Any) -> Any:
