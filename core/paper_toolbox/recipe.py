@@ -60,10 +60,6 @@ class Recipe:
     plugins: tuple[Choice, ...] = ()
     origins: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def of_kind(self, kind: str) -> list[Choice]:
-        """The chosen methods of one kind, in order."""
-        return [choice for choice in self.plugins if choice.kind == kind]
-
     def to_dict(self) -> dict[str, Any]:
         """As YAML writes it; ``Recipe.from_dict`` reads it back."""
         plugins = [{c.kind: c.name, **({"fields": c.fields} if c.fields else {})} for c in self.plugins]

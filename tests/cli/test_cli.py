@@ -87,6 +87,7 @@ def test_explain_config_names_every_origin(capsys: pytest.CaptureFixture[str], t
         (["train", "--precision", "fp16"], 1, "bf16"),
         (["train", "--epochs", "0"], 1, "epochs = 0"),
         (["train", "--epochs", "many"], 2, "many"),
+        (["train", "--resume", "--out", "run", "--epochs", "3"], 1, "give it no recipe and no options"),
         (["export", "nowhere"], 1, "nowhere is not a run folder"),
         (["run", "nowhere.onnx"], 1, "nowhere.onnx"),
         (["list", "optimiser"], 1, "no kind 'optimiser'"),

@@ -359,7 +359,3 @@ def test_a_record_that_cannot_be_trusted_or_repeated_is_refused(edit: dict[str, 
 def test_a_record_of_another_form_is_refused(record: list[Any]) -> None:
     with pytest.raises(ArtifactError, match="cannot be repeated"):
         surgery.apply_edits(base(), record)
-
-
-def test_ancestors() -> None:
-    assert list(surgery.ancestors("a.b.c")) == ["a.b", "a", ""]

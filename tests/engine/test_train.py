@@ -178,9 +178,25 @@ def test_a_regimen_trains_epoch_by_epoch(tmp_path: Path) -> None:
     assert figures["train_loss"] < 2.0
 
 
+def test_a_teacher_that_nobody_listens_to_is_refused(trained: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(NeedError, match="no loss of this run learns from one"):
+        train(recipe("adamp", teacher=str(trained.folder)), tmp_path / "run", Host(), show=Silent())
+
+
+def test_the_seed_reaches_pruning_at_initialisation() -> None:
+    masks = []
+    for seed in (1, 1, 2):
+        chosen = recipe("random_pruning", epochs=1, seed=seed)
+        session = start(chosen, Host(), open_data("digits", seed=0), None, accelerator_of(chosen))
+        masks.append(torch.cat([b.flatten() for b in session.model.buffers() if b.dtype == torch.bool]))
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
 def test_a_diverging_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the loss became .* lower the learning rate"):
         train(recipe("sgd", sets=("sgd.lr=1e30",)), tmp_path / "run", Host(), show=Silent())
+    assert not (tmp_path / "run").exists()  # nothing to resume, and nothing in the way of the next try
 
 
 def test_regression_text_and_several_inputs_train(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,13 +61,13 @@ def gather(recipe: Recipe, host: Host, task: Task, *, teacher: bool) -> Methods:
     return Methods(optimizer, regimen, built["normalizer"], built["compressor"], built["loss"])
 
 
-def check_needs(choice: Choice, method: Any, task: Task, *, teacher: bool, more: Collection[str] = ()) -> None:
+def check_needs(choice: Choice, method: Any, task: Task, *, teacher: bool) -> None:
     """Refuse a method whose verb needs what no run of its kind, or this one, provides."""
     verb = getattr(method, VERBS[choice.kind])
     if choice.kind == "loss" and (module := method.build(task)) is not None:
         verb = module.forward
     extra = {"teacher", "teacher_logits", "teacher_features"} if teacher else set()
-    needs.check(verb, GIVEN.get(choice.kind, frozenset()) | extra | set(more), choice.name)
+    needs.check(verb, GIVEN.get(choice.kind, frozenset()) | extra, choice.name)
 
 
 def _one(what: str, found: list[tuple[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from .splice import at, like, own_class, put, settle, untie
 
 __all__ = [
     "TRUSTED",
-    "ancestors",
     "apply_edits",
     "arguments",
     "edits",
@@ -121,13 +120,6 @@ def apply_edits(model: nn.Module, record: Sequence[dict[str, Any]], trusted: Col
             where = edit.get("path") if isinstance(edit, dict) else edit
             raise ArtifactError(f"structure.json: the edit at {where!r} cannot be repeated: {error}") from error
     return model
-
-
-def ancestors(path: str) -> Iterator[str]:
-    """``a.b.c`` -> ``a.b``, ``a``, and the root ``""``."""
-    while path:
-        path = path.rpartition(".")[0]
-        yield path
 
 
 def _repeat(model: nn.Module, edit: dict[str, Any], trusted: Collection[str]) -> None:
