@@ -1,6 +1,6 @@
 """Step times of every installed optimizer beside torch's fused AdamW and the public implementations of the same method.
 
-``python benchmarks/optimizers.py [--shapes resnet18|gpt] [--device cuda] [--only NAME] [--rounds N] [--json FILE]``.
+``python benchmarks/optimizers.py [--shapes resnet18|gpt] [--device cuda] [--only NAME] [--rounds N] [--out FOLDER]``.
 A candidate steps in turn with the base, in one process; a ratio is that of two steps of the same round, its interval
 that of the median by the bootstrap. "× a byte" divides it by what a step must read and write: weights, gradients and
 its own state. "extra" is the most memory that is taken during a step beside these, as a share of the weights.
@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 import paper_toolbox as pt
+import speed_page
 import torch
 import torch.nn.functional as F
 from paper_toolbox import catalog, needs
+from paper_toolbox.errors import ToolboxError
 from paper_toolbox.kit.rule import Rule
 from paper_toolbox.kit.samples import Samples
 from paper_toolbox.testing.claim import module_of
@@ -275,7 +277,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--only", default="", help="part of the names to measure")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, help="folder for the figures as JSON and the page of all of them")
     given = parser.parse_args()
     print(f"{machine(given.device)}; {given.shapes}")
     adamw: Any = torch.optim.AdamW
@@ -285,16 +287,26 @@ def main() -> None:
     rows = []
     for candidate in candidates(("none", "gradient")):
         if given.only in candidate.name:
-            rows.append(measured(candidate, base, given))
-            show(rows[-1])
+            try:
+                rows.append(measured(candidate, base, given))
+                show(rows[-1])
+            except ToolboxError as error:  # it does not take such layers
+                print(f"{candidate.name:48}cannot: {error}")
             gc.collect()
     print(f"{'forward, backward and step of a small net':48}{'ms':>9}{'× AdamW':>9}")
     passes = whole_steps(given) if given.device == "cpu" else []
     for row in passes:
         show(row)
-    if given.json:
-        kept = {"machine": machine(given.device), "shapes": given.shapes, "rows": rows, "whole_steps": passes}
-        given.json.write_text(json.dumps(kept, indent=2))
+    if given.out:
+        kept = {"machine": machine(given.device), "shapes": given.shapes, "base_ms": 1e3 * usual(base[0], given)}
+        content = json.dumps(kept | {"rows": rows, "whole_steps": passes}, indent=1)
+        (given.out / f"optimizer_speed_{given.shapes}.json").write_text(content + "\n")
+        speed_page.write(given.out)
+
+
+def usual(step: Callable[[], Any], given: argparse.Namespace) -> float:
+    """Seconds of a step, the median of some."""
+    return statistics.median(seconds(step, given.device) for _ in range(given.rounds))
 
 
 if __name__ == "__main__":
