@@ -51,6 +51,7 @@ proof: $(READY)  ## prove the plugins that changed: checks, oracles, mutants, pe
 
 docs: $(READY)  ## all that is generated: registry.yaml, the README's list, the cards' fields and proofs, docs/
 	$(BIN)/toolbox parity --out docs
+	$(BIN)/toolbox why --out docs
 	$(BIN)/toolbox registry write
 	$(PIP) --no-deps --no-build-isolation $(PLUGINS:%=-e %)  # `toolbox list` and `info` read the installed cards
 

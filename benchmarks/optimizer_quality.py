@@ -225,8 +225,9 @@ def page(found: dict[str, Any]) -> str:
     lines += [
         "",
         f"*Steps to AdamW's target*: the median over tasks of the share of the steps after which {100 * WAY:.0f} % of",
-        "AdamW's way down is done. *cannot*: tasks that the method does not take (targets that are not classes, say), or",
-        f"whose first step takes {PATIENCE} times the limit. *cut off*: tasks on which a run met the limit of {found['limit']:g} s of computing.",
+        "AdamW's way down is done. *cannot*: tasks that the method does not take (targets that are not classes, say),",
+        f"or whose first step takes {PATIENCE} times the limit. *cut off*: tasks on which a run met the limit of",
+        f"{found['limit']:g} s of computing.",
         "",
     ]
     return "\n".join(lines)

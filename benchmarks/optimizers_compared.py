@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 METHODS = ("adamw", "adam", "adamp", "sgd", "lion", "ademamix", "muon", "sam")
 TASKS = {"digits": "a small convolutional network on digits", "text": "a small transformer on text, by characters"}
 PICTURES = {"gains": "Gains", "curves": "Learning curves", "pareto": "Metric against time"}
-SEEDS, TRIES = 10, 6
-COLOURS = 64  # of a picture, which keeps it small
+SEEDS, TRIES = 10, 5
+COLOURS = 256  # of a picture, which keeps it small
 COLUMNS = {
     "method": "method",
     "value": "mean ± sd",
@@ -53,7 +54,8 @@ def compared(task: str, folder: Path) -> dict[str, Any]:
     subprocess.run([*command, *(["--resume"] if folder.exists() else [])], check=True, cwd=ROOT)
     found: dict[str, Any] = json.loads((folder / "comparison.json").read_text("utf-8"))
     del found["trials"]
-    return found | {"command": " ".join(["toolbox", *words(task)]), "minutes": (time.perf_counter() - began) / 60}
+    spent = {"minutes": round((time.perf_counter() - began) / 60, 1), "load": round(os.getloadavg()[1], 1)}
+    return found | {"command": " ".join(["toolbox", *words(task)])} | spent
 
 
 def small(picture: Path, out: Path) -> None:
@@ -61,7 +63,7 @@ def small(picture: Path, out: Path) -> None:
     with Image.open(picture) as image:
         width, height = image.size
         smaller = image.convert("RGB").resize((width * 2 // 3, height * 2 // 3), Image.Resampling.LANCZOS)
-    smaller.quantize(COLOURS).save(out, optimize=True)
+    smaller.quantize(COLOURS, Image.Quantize.FASTOCTREE).save(out, optimize=True)
 
 
 def page(found: dict[str, Any]) -> str:
@@ -69,7 +71,8 @@ def page(found: dict[str, Any]) -> str:
     about = (
         "Written by `python benchmarks/optimizers_compared.py --out docs`, verdicts and pictures by `toolbox compare`. "
         f"Every method had {TRIES} tries for its step size and whatever else it declares worth tuning, then "
-        f"{SEEDS} runs paired by seed with the best. What holds for these two small tasks need not hold for others."
+        f"{SEEDS} runs paired by seed with the best. The verdicts are on the methods with these values: what the luck "
+        "of the tries contributes, the seeds do not show. What holds for two small tasks need not hold for others."
     )
     lines = ["# Optimizers compared", "", wrapped(about), ""]
     for task, own in found.items():
@@ -86,7 +89,10 @@ def section(task: str, own: dict[str, Any]) -> list[str]:
         cells = shown(row, decimals(own["rows"])) | {"kept": own["tuned"][row["method"]]}
         cells["method"] = f"`{cells['method']}`"
         lines.append(f"| {' | '.join(cells[key] for key in COLUMNS)} |")
-    lines += ["", wrapped(f"{environment}; {own['minutes']:.0f} minutes."), ""]
+    spent = (
+        f"{own['minutes']:.0f} minutes, at a load of {own['load']:g}: what the machine did besides makes steps longer."
+    )
+    lines += ["", wrapped(f"{environment}; {spent}"), ""]
     for name, title in PICTURES.items():
         lines += [f"![{title}]({NAME}_{task}_{name}.png)", ""]
     return lines

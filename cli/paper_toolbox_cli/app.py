@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from types import TracebackType
 
 import typer
-from paper_toolbox.errors import PluginError, ToolboxError
+from paper_toolbox.errors import Interrupted, PluginError, ToolboxError
 
 from .commands import (
     attribute,
     check,
     compare,
     compress,
+    data,
     doctor,
     export,
     info,
@@ -27,8 +29,11 @@ from .commands import (
     report,
     reproduce,
     train,
+    why,
 )
 from .commands import run as run_
+
+PATIENCE = 5.0  #: seconds that other processes of a run leave the first one to speak
 
 app = typer.Typer(
     name="toolbox",
@@ -42,8 +47,10 @@ app.command("list")(listing.list_)
 app.command("search")(listing.search)
 app.command("info")(info.info)
 app.command("install")(install.install)
+app.command("data")(data.data)
 app.command("train")(train.train)
 app.command("compare")(compare.compare)
+app.command("why")(why.why)
 app.command("compress")(compress.compress)
 app.command("export")(export.export)
 app.command("run")(run_.run)
@@ -85,6 +92,12 @@ def main() -> None:
 def _end(error: BaseException, line: str, status: int, debug: bool) -> None:
     if debug:
         raise error
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":  # where the first process says the same, the launcher ends this one meanwhile
+        if isinstance(error, Interrupted):
+            sys.exit(status)
+        time.sleep(PATIENCE)
+        line = f"process {rank}: {line}"
     print(f"error: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(status)
 

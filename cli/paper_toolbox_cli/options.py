@@ -41,6 +41,10 @@ Set = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="PATH", help="Where to write; must not exist.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `toolbox train` or `toolbox compress`.")]
+ValidationData = Annotated[
+    str | None,
+    typer.Option("--validation-data", metavar="SRC", help="Data source to validate on, instead of a share of --data."),
+]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="SRC", help="Data source; none takes the run's own validation part.")
 ]

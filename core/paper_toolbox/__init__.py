@@ -2,7 +2,20 @@
 
 from .hookspecs import hookimpl
 from .host import method
-from .kinds import Attributor, Compressor, Diagnostic, Loss, Model, Normalizer, Optimizer, Regimen, Solver
+from .kinds import (
+    Attributor,
+    Compressor,
+    Diagnostic,
+    Loss,
+    Model,
+    Normalizer,
+    Observer,
+    Optimizer,
+    Record,
+    Regimen,
+    Run,
+    Solver,
+)
 from .method import param
 
 __version__ = "0.1.0"
@@ -14,8 +27,11 @@ __all__ = [
     "Loss",
     "Model",
     "Normalizer",
+    "Observer",
     "Optimizer",
+    "Record",
     "Regimen",
+    "Run",
     "Solver",
     "hookimpl",
     "method",

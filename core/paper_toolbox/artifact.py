@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
+import os
+import shutil
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import yaml
 
-from . import catalog
 from .errors import ArtifactError
 from .files import read_json, sha256, write_json, write_tensors, write_text, write_yaml
-from .recipe import Choice, Recipe
+from .recipe import Recipe
 from .task import Task, TensorSpec
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+PLAN = "compress-plan.json"  #: stands in the folder of a compression until that is finished
 
 
 class Artifact:
@@ -37,10 +37,8 @@ class Artifact:
         """Open ``folder``; a missing, damaged, unfinished, altered or newer one is an ``ArtifactError``."""
         if not folder.is_dir():
             raise ArtifactError(f"{folder} is not a run folder: `toolbox train --out {folder}` makes one")
-        if not (folder / "summary.json").exists() and (folder / "checkpoint").is_dir():
-            raise ArtifactError(
-                f"{folder} holds an unfinished run: finish it with `toolbox train --resume --out {folder}`"
-            )
+        if (command := unfinished(folder)) is not None:
+            raise ArtifactError(f"{folder} holds an unfinished run: finish it with `{command}`")
         summary, structure = (_formatted(folder / name) for name in ("summary.json", "structure.json"))
         artifact = cls(folder, read_recipe(folder), summary, structure)
         artifact._check_weights()
@@ -84,19 +82,45 @@ def read_recipe(folder: Path) -> Recipe:
         raise ArtifactError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
+def unfinished(folder: Path) -> str | None:
+    """The command that goes on with what ``folder`` holds; None where there is nothing to go on with."""
+    if (folder / "summary.json").exists():
+        return None
+    if (folder / PLAN).exists():
+        return f"toolbox compress --resume --out {folder}"
+    return f"toolbox train --resume --out {folder}" if (folder / "recipe.yaml").exists() else None
+
+
 def refuse_existing(path: Path | None) -> None:
-    """An output that is already there is never written over."""
-    if path is not None and path.exists():
-        raise ArtifactError(f"{path} already exists: choose another --out, or remove it")
+    """An output that is already there is never written over; an empty folder is as good as none."""
+    if path is None or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    command = unfinished(path)
+    unless = f" with an unfinished run: finish it with `{command}`," if command else ":"
+    raise ArtifactError(f"{path} already exists{unless} choose another --out, or remove it")
 
 
-def create(folder: Path) -> None:
-    """Make the output folder; one that is already there is refused."""
+@contextmanager
+def created(folder: Path) -> Iterator[Path]:
+    """A folder in the making, which becomes ``folder`` when the block ends well, and vanishes when not.
+
+    It appears with its first files in it: no kill leaves an empty one, and of two processes one alone gets it.
+    """
     refuse_existing(folder)
+    if folder.is_dir():  # and empty: somebody made it for us
+        yield folder
+        return
+    making = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        folder.mkdir(parents=True)
+        making.mkdir(parents=True, exist_ok=True)
+        yield making
+        making.rename(folder)
     except OSError as error:
-        raise ArtifactError(f"cannot create {folder}: {error.strerror}") from error
+        raise ArtifactError(f"cannot create {folder}: {error.strerror or error}") from error
+    except ArtifactError as error:  # of a file in it: people know the folder by its name to be
+        raise ArtifactError(str(error).replace(str(making), str(folder))) from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def free_name(folder: Path) -> Path:
@@ -132,7 +156,8 @@ def write_weights(folder: Path, state: dict[str, Any]) -> None:
         if first != name:
             aliases[name] = first
     unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items() if name not in aliases}
-    metadata = {"format": "pt", **{f"alias:{k}": v for k, v in aliases.items()}}
+    # one entry: safetensors writes several in any order, and equal weights must be equal files
+    metadata = {"aliases": json.dumps(aliases)} if aliases else {"format": "pt"}
     write_tensors(folder / WEIGHTS, unique, metadata)
 
 
@@ -143,10 +168,10 @@ def read_weights(folder: Path) -> dict[str, Any]:
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-            aliases = {
-                k.removeprefix("alias:"): v for k, v in (file.metadata() or {}).items() if k.startswith("alias:")
-            }
-    except (OSError, SafetensorError) as error:
+            told = file.metadata() or {}
+        aliases = {k.removeprefix("alias:"): v for k, v in told.items() if k.startswith("alias:")}  # as written once
+        aliases |= json.loads(told.get("aliases", "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder / WEIGHTS} cannot be read: {error}") from error
     return {**state, **{name: state[first] for name, first in aliases.items()}}
 
@@ -154,37 +179,6 @@ def read_weights(folder: Path) -> dict[str, Any]:
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """``summary.json``, written last: its presence says that the run is finished."""
     write_json(folder / "summary.json", {"format": FORMAT, **summary, "weights_sha256": sha256(folder / WEIGHTS)})
-
-
-def provenance(choices: Iterable[Choice]) -> list[dict[str, str]]:
-    """Name, kind, package, version and paper of each method of a run, those that others wrap included."""
-    every = dict.fromkeys((c.kind, c.name) for choice in choices for c in (choice, *_inside(choice)))
-    cards = [catalog.find(name, kind) for kind, name in every]
-    return [
-        {"name": c.name, "kind": c.kind, "package": c.package, "version": c.version, "paper": c.urls.get("Paper", "")}
-        for c in cards
-    ]
-
-
-def _inside(choice: Choice) -> Iterator[Choice]:
-    """The optimizers that a field of ``choice`` names, and those inside them."""
-    for field in ("base", "rest") if choice.kind == "optimizer" else ():
-        name, _, query = str(choice.fields.get(field, "")).partition("?")
-        if name:
-            inner = Choice("optimizer", name, dict(parse_qsl(query)))
-            yield from (inner, *_inside(inner))
-
-
-def environment() -> dict[str, str]:
-    """Versions and machine, for the record."""
-    packages = ("paper-toolbox-core", "torch", "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "accelerate")
-    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def task_to_json(task: Task) -> dict[str, Any]:

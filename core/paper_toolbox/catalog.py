@@ -16,7 +16,7 @@ from .proof import tier_of
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
-GROUPS = (*KINDS, "opener", "observer")
+GROUPS = (*KINDS, "opener")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,14 @@ class NeedError(ToolboxError):
     """A method needs something that this run does not provide, or methods of one run exclude each other."""
 
 
+class Conflict(NeedError):
+    """Methods, or methods and settings, that cannot go together; ``about`` names them."""
+
+    def __init__(self, message: str, about: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.about = about
+
+
 class DataError(ToolboxError):
     """A data source is missing, unreadable, or holds values no model can learn from."""
 

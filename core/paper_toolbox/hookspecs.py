@@ -1,4 +1,4 @@
-"""What a plugin may offer: one hook per kind, each returning ``{name: class}``; observers; openers of sources."""
+"""What a plugin may offer: one hook per kind, each returning ``{name: class}``; openers of sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pluggy
 if TYPE_CHECKING:
     from torch import nn
 
-    from .kinds import Attributor, Compressor, Diagnostic, Loss, Model, Normalizer, Optimizer, Regimen, Solver
+    from .kinds import Attributor, Compressor, Diagnostic, Loss, Model, Normalizer, Observer, Optimizer, Regimen, Solver
     from .task import Task
 
 PROJECT = "paper_toolbox"
@@ -62,6 +62,11 @@ def solver() -> dict[str, type[Solver]]:  # type: ignore[empty-body]
     """Solvers of problems given as arrays."""
 
 
+@hookspec
+def observer() -> dict[str, type[Observer]]:  # type: ignore[empty-body]
+    """Loggers: they see every row of a run and change nothing."""
+
+
 @hookspec(firstresult=True)
 def open_model(source: str, task: Task) -> nn.Module | None:
     """The model that ``source`` (``scheme:rest``) names, or None when it is not this plugin's scheme."""
@@ -70,18 +75,3 @@ def open_model(source: str, task: Task) -> nn.Module | None:
 @hookspec(firstresult=True)
 def open_data(source: str, seed: int, validation: float) -> Any | None:
     """The ``engine.data.Data`` that ``source`` (``scheme:rest``) names, or None when it is not this plugin's scheme."""
-
-
-@hookspec
-def run_started(recipe: dict[str, Any], folder: str) -> None:
-    """A run begins; ``recipe`` is resolved."""
-
-
-@hookspec
-def step_done(step: int, figures: dict[str, float]) -> None:
-    """An evaluation is done after ``step`` optimizer steps; ``figures`` by name."""
-
-
-@hookspec
-def run_finished(summary: dict[str, Any]) -> None:
-    """A run ended; ``summary`` is what summary.json holds."""

@@ -64,7 +64,7 @@ class Host:
             raise PluginError(f"{card.package} {card.version}: {' '.join(str(error).split())}") from error
 
     def load_all(self, group: str) -> None:
-        """Import every plugin of an extra group (``opener``, ``observer``)."""
+        """Import every plugin of an extra group (``opener``)."""
         for card in catalog.cards():
             if card.kind == group:
                 self.load(card)

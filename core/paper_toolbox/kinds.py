@@ -6,13 +6,16 @@ Keyword-only parameters of a verb are what it needs beyond its usual arguments (
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from .method import Method
+from .method import Method, param
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     import torch
     from torch import Tensor, nn
@@ -21,10 +24,56 @@ if TYPE_CHECKING:
 
 
 Closure = Literal["none", "gradient", "loss", "samples"]
+Trait = Literal[
+    "above_zero", "apart", "classes", "differences", "fixed_length", "forward_mode", "fresh", "gradient_scale",
+    "jacobian", "least_loss", "low_rank", "mapped", "masks", "no_forward", "no_second", "norm_layers", "own_weights",
+    "pairs", "plain_weights", "private", "pulls_length", "second_order", "smallest", "splits", "trained",
+    "weight_scale", "writes",
+]  # fmt: skip
+
+TRAITS: Mapping[Trait, str] = {
+    "above_zero": "its least value is not 0",
+    "apart": "takes the samples one by one: in the model they must not see each other",
+    "classes": "takes one class per sample",
+    "differences": "looks at small differences of the loss",
+    "fixed_length": "holds the length of weights",
+    "forward_mode": "carries derivatives forward: in plain layouts, through operations that have such a derivative",
+    "fresh": "suits a fresh model as well as a trained one",
+    "gradient_scale": "sets the length of the gradient, or of the step, itself",
+    "jacobian": "takes the Jacobian of the outputs",
+    "least_loss": "computes its step size from the least value that it takes the loss to have",
+    "low_rank": "splits layers into factors of low rank",
+    "mapped": "maps over single samples: a forward pass must write nothing",
+    "masks": "holds weights at zero",
+    "no_forward": "has no derivative in forward mode",
+    "no_second": "has no second derivative",
+    "norm_layers": "puts its norm layers where the model has others",
+    "own_weights": "goes on from weights of its own: changes of the model's between steps are lost",
+    "pairs": "compares the samples of a batch with each other",
+    "plain_weights": "trains the first layer's weight itself: nothing may parametrize it",
+    "private": "hides every single sample of the training part",
+    "pulls_length": "draws the length of weights to a value, in the place of weight decay",
+    "second_order": "differentiates the loss twice",
+    "smallest": "trains the smallest weights alone",
+    "splits": "keeps a weight as several tensors: nothing else may parametrize it before",
+    "trained": "is meant for a model that is trained already",
+    "weight_scale": "sets the scale of the weights: of the trained tensors only the direction counts",
+    "writes": "writes to its buffers in every forward pass of a training",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer(Method, ABC):
+class Part(Method, ABC):
+    """A part of a training run. ``traits`` says what only the paper knows of it and others must reckon with.
+
+    What the fields, the verb's needs and the attributes of a kind say already is no trait.
+    """
+
+    traits: ClassVar[tuple[Trait, ...]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Part, ABC):
     """Turns gradients into steps.
 
     ``closure`` says what ``step`` must be given: nothing; a function that zeroes the gradients, runs forward and
@@ -42,7 +91,7 @@ class Optimizer(Method, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normalizer(Method, ABC):
+class Normalizer(Part, ABC):
     """Puts a normalization or a re-parameterization into a model."""
 
     @abstractmethod
@@ -51,7 +100,7 @@ class Normalizer(Method, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loss(Method, ABC):
+class Loss(Part, ABC):
     """Scores predictions: a ``criterion`` (one per run) or a ``penalty`` (any number, added).
 
     ``tasks`` names the kinds of task whose outputs the loss understands.
@@ -70,7 +119,7 @@ class Loss(Method, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compressor(Method, ABC):
+class Compressor(Part, ABC):
     """Makes a trained model smaller or faster."""
 
     @abstractmethod
@@ -91,7 +140,7 @@ class Attributor(Method, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regimen(Method, ABC):
+class Regimen(Part, ABC):
     """A way to train that no single optimizer, loss or normalizer can say."""
 
     @abstractmethod
@@ -126,6 +175,35 @@ class Solver(Method, ABC):
         """The solution of ``problem``."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """What an observer is told as a run begins or, ``resumed``, goes on."""
+
+    folder: Path  #: the run's own; what an observer writes belongs into it, or beside it
+    settings: Mapping[str, Any] = field(default_factory=dict)  #: every value of the run, by its name behind ``--set``
+    resumed: bool = False
+    step: int = 0  #: optimizer steps done before; rows on record of later steps are to be dropped: they come again
+
+
+Record = Callable[[int, Mapping[str, float]], None]  #: takes a row: the step, and figures by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observer(Method, ABC):
+    """Watches a run and keeps what it sees; the run stays as it would be without it."""
+
+    every: int = param(1, "steps from one row of training figures to the next; evaluations are all kept", low=1)
+
+    @abstractmethod
+    def watch(self, run: Run, *args: Any, **needs: Any) -> AbstractContextManager[Record]:
+        """Open what is written to, give the function that takes the rows, close; a generator does all three.
+
+        After a step a row has ``epoch``, ``batch_loss``, ``lr`` (of the first parameter group) and ``seconds``; at the
+        end of an epoch the figures of metrics.jsonl; at the very end, by names with ``kept_``, those of the weights
+        kept. Who waits at ``yield`` receives the exception that ends a run early. Only the main process observes.
+        """
+
+
 PREFIX = "paper_toolbox."  #: of the entry-point groups: the kind follows
 
 KINDS: dict[str, type[Method]] = {
@@ -138,6 +216,7 @@ KINDS: dict[str, type[Method]] = {
     "model": Model,
     "diagnostic": Diagnostic,
     "solver": Solver,
+    "observer": Observer,
 }
 
 VERBS: dict[str, str] = {
@@ -150,4 +229,5 @@ VERBS: dict[str, str] = {
     "model": "build",
     "diagnostic": "measure",
     "solver": "solve",
+    "observer": "watch",
 }

@@ -40,9 +40,14 @@ HINTS: Mapping[str, str] = {
 
 
 def of(verb: Callable[..., Any]) -> dict[str, bool]:
-    """What ``verb`` asks for, and whether it must have it; a name not in ``MEANING`` is the plugin's error."""
+    """What ``verb`` asks for, and whether it must have it; a name not in ``MEANING`` is the plugin's error.
+
+    Where it takes ``**given``, it asks for what the same verb of the class above does, too.
+    """
     parameters = inspect.signature(verb).parameters.values()
     asked = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters) and (above := _above(verb)):
+        asked = of(above) | asked
     if unknown := asked.keys() - MEANING.keys():
         raise PluginError(f"{_name(verb)} asks for {', '.join(sorted(unknown))}; known: {', '.join(MEANING)}")
     return asked
@@ -63,6 +68,16 @@ def supply(verb: Callable[..., Any], available: Mapping[str, Any], name: str | N
     """The part of ``available`` that ``verb`` asks for."""
     check(verb, available.keys(), name)
     return {need: available[need] for need in of(verb) if need in available}
+
+
+def _above(verb: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The method that ``verb``, a bound one, overrides."""
+    owner, own, name = getattr(verb, "__self__", None), getattr(verb, "__func__", None), getattr(verb, "__name__", "")
+    chain = [vars(cls)[name] for cls in type(owner).__mro__ if name in vars(cls)]
+    above: Callable[..., Any] | None = None
+    if own in chain[:-1]:
+        above = chain[chain.index(own) + 1].__get__(owner)
+    return above
 
 
 def _name(verb: Callable[..., Any]) -> str:

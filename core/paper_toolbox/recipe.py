@@ -31,6 +31,7 @@ class Training(Settings):
     epochs: int = param(10, "passes over the training part", low=1)
     batch_size: int = param(64, "samples per optimizer step and accumulation part, over all processes", low=1)
     validation: float = param(0.2, "share of the data kept for validation", above=0, below=1)
+    validation_data: str | None = param(None, "data source to validate on, instead of a share of the data")
     seed: int = param(0, "of the split, the weights, the order of the data", low=0)
     schedule: Literal["constant", "linear", "cosine"] = param("cosine", "how the learning rate falls to 0 at the end")
     warmup: float = param(0.0, "share of the steps over which the learning rate rises from 0", low=0, below=1)
@@ -38,6 +39,9 @@ class Training(Settings):
     clip_norm: float | None = param(None, "largest norm of the whole gradient", above=0)
     accumulate: int = param(1, "batches whose gradients make one step", low=1)
     precision: Literal["fp32", "bf16", "fp16"] = param("fp32", "of forward and backward")
+    parallel: Literal["ddp", "ddp_unused", "fsdp"] = param(
+        "ddp", "several processes: the model in each; where batches leave weights out; in parts (FSDP2)"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = param("auto", "auto takes a GPU where there is one")
     engine: Literal["eager", "compiled"] = param("eager", "how optimizer rules run")
     weights: Literal["fp32", "bf16_stochastic", "bf16_master"] = param(
@@ -82,6 +86,10 @@ class Recipe:
         plugins = tuple(_choice(entry, where) for entry in content.get("plugins") or ())
         origins = dict.fromkeys([*settings, *(f"{c.name}.{f}" for c in plugins for f in c.fields)], "file")
         return cls(Training.from_options(settings, where), plugins, origins)
+
+    def unobserved(self) -> Recipe:
+        """Without its observers: all that decides what comes out."""
+        return dataclasses.replace(self, plugins=tuple(c for c in self.plugins if c.kind != "observer"))
 
     def resolved(self, host: Host) -> Recipe:
         """Every field of every method filled in; unknown or wrong ones are refused here."""

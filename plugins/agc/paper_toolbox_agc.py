@@ -20,6 +20,8 @@ TINY = 1e-6  # the least norm of a gradient that is divided by
 class AGC(Transform):
     """Scale down the gradient of each unit whose norm exceeds λ times that of its weights (section 4.1, eq. 3)."""
 
+    traits = ("gradient_scale",)
+
     clip_factor: float = param(0.01, "λ: largest ratio of a unit's gradient to its weights", low=0, search=(1e-3, 0.32))
     eps: float = param(1e-3, "least norm that a unit's weights count as", low=0)
     clip_head: bool = param(False, "clip the last linear layer, too; the paper leaves it out")

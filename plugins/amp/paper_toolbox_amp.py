@@ -6,13 +6,14 @@ Zheng et al., "Regularizing Neural Networks via Adversarial Model Perturbation",
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from paper_toolbox import hookimpl, param
-from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper, buffers_kept, same_draws
+from paper_toolbox.kit import vector
+from paper_toolbox.kit.passes import kept, repeatable
+from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper
 from torch import Tensor
 
 TINY = 1e-12  # added to the norm that is divided by, as the authors do
@@ -31,31 +32,26 @@ class AMP(Wrapper):
 
     def step(self, run: WrappedOptimizer, closure: Callable[[], Any]) -> Any:
         """``closure`` runs on the same batch, with the same dropout; buffers move in the first run only."""
-        with same_draws(run.trained):
-            loss = closure()
+        closure = repeatable(closure, run.trained, run.model)
+        loss = closure()
         moved = run.moved()
-        start = [p.clone() for p in moved]
         away = [torch.zeros_like(p) for p in moved]
-        for n in range(self.inner_iter):
-            away = self.bounded([d + self.inner_lr * g for d, g in zip(away, run.grads(), strict=True)])
-            for p, w, d in zip(moved, start, away, strict=True):
-                p.copy_(w + d)
-            with buffers_kept(run.model), same_draws(run.trained) if n < self.inner_iter - 1 else nullcontext():
+        with kept(moved) as start:
+            for _ in range(self.inner_iter):
+                for d, g in zip(away, run.grads(), strict=True):
+                    d.add_(g, alpha=self.inner_lr)
+                self.bound(away)
+                for p, w, d in zip(moved, start, away, strict=True):
+                    p.copy_(w).add_(d)
                 closure()
-        for p, w in zip(moved, start, strict=True):
-            p.copy_(w)  # a copy is exact; subtracting would not be
         run.descend()
         return loss
 
-    def bounded(self, away: list[Tensor]) -> list[Tensor]:
+    def bound(self, away: list[Tensor]) -> None:
         """What is longer than ε is shortened to ε."""
-        if not away:
-            return []
-        norms = [torch.linalg.vector_norm(d, dtype=torch.promote_types(d.dtype, torch.float32)) for d in away]
-        if self.scope == "global":
-            norms = [torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))] * len(away)
-        shares = [(self.epsilon / (n + TINY)).clamp(max=1) for n in norms]
-        return [d * s.to(d.device, d.dtype) for d, s in zip(away, shares, strict=True)]
+        norms = vector.norms(away) if self.scope == "tensor" else [vector.norm(away)] * len(away)
+        for d, n in zip(away, norms, strict=True):
+            d.mul_((self.epsilon / (n + TINY)).clamp(max=1).to(d.device, d.dtype))
 
 
 @hookimpl

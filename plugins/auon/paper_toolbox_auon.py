@@ -20,6 +20,8 @@ A, B, C = 3.4445, -4.7750, 2.0315  # of Muon's quintic polynomial
 class AuON(MatrixRule):
     """A matrix steps by its look-ahead momentum, divided by the root mean square of cosh of its scaled entries."""
 
+    traits = ("gradient_scale",)
+
     lr: float = param(0.24, "step size", low=0, search=(1e-3, 1.0))
     momentum: float = param(0.95, "decay of the momentum", low=0, below=1, search=(0.5, 0.99))
     gamma: float = param(1.5, "length of the momentum inside cosh; 0: no brake", low=0, high=20, search=(0.1, 10))

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import psutil
 import torch
 from paper_toolbox import hookimpl, param
-from paper_toolbox.errors import NeedError
+from paper_toolbox.kit.memory import afford
+from paper_toolbox.kit.passes import kept, repeatable
 from paper_toolbox.kit.precision import widen
 from paper_toolbox.kit.whole import Place, Whole, WholeOptimizer
-from paper_toolbox.kit.wrap import buffers_kept, same_draws
 from torch import Tensor, nn
 
 
@@ -47,7 +46,9 @@ class CBO(Whole):
         run.param_groups[0]["epoch_steps"] = steps_per_epoch if self.cooling else None
         for device in {p.device for p in run.trained}:
             sizes = [p.numel() * widen(p).element_size() for p in run.trained]
-            afford(self.particles, sum(sizes) + 3 * max(sizes), device)  # distances, noise and their product
+            afford(
+                "cbo.particles", self.particles, sum(sizes) + 3 * max(sizes), device
+            )  # distances, noise and their product
         return run
 
     def init(self, p: Tensor) -> dict[str, Tensor]:
@@ -64,10 +65,9 @@ class CBO(Whole):
         places = run.tensors(run.trained)
         hopping = self.mode == "hopping"
         points = [self.around(place.p, place.at.s) if hopping else place.state["x"] for place in places]
-        loss: Callable[[], Tensor] = same_draws(run.trained)(lambda: widen(closure()))
+        loss = repeatable(lambda: widen(closure()), run.trained, run.model)
         base = loss()
-        with buffers_kept(run.model):
-            losses = losses_at([place.p for place in places], points, loss)
+        losses = losses_at([place.p for place in places], points, loss)
         steps, made = run.param_groups[0]["epoch_steps"], places[0].state["step"] - 1
         epoch = made // steps if steps else 0
         alpha = 2 ** min(math.log2(self.alpha) + epoch, math.log2(max(self.alpha, self.alpha_max)))
@@ -93,25 +93,13 @@ class CBO(Whole):
 
 def losses_at(tensors: list[Tensor], points: list[Tensor], loss: Callable[[], Tensor]) -> Tensor:
     """The loss where ``tensors`` are each of ``points`` (N, ...); infinite where it is no number. -> (N,)"""
-    before = [p.clone() for p in tensors]
-    try:
-        found = []
+    found = []
+    with kept(tensors):
         for point in zip(*points, strict=True):
             for p, x in zip(tensors, point, strict=True):
                 p.copy_(x)
             found.append(loss())
-        return torch.stack(found).nan_to_num(nan=math.inf, posinf=math.inf)
-    finally:
-        for p, w in zip(tensors, before, strict=True):
-            p.copy_(w)
-
-
-def afford(particles: int, each: int, device: torch.device) -> None:
-    """Refuse ``particles`` of ``each`` bytes where there is no room for them."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if particles * each > free:
-        there = f"on {device}, where {free} are free: at most {free // each} particles would fit"
-        raise NeedError(f"cbo.particles = {particles}: needs {particles * each} bytes {there}")
+    return torch.stack(found).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 @hookimpl

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import torch
 from paper_toolbox import hookimpl, param
+from paper_toolbox.kit.passes import moved, repeatable
 from paper_toolbox.kit.precision import widen
 from paper_toolbox.kit.whole import Place, Whole, WholeOptimizer
-from paper_toolbox.kit.wrap import buffers_kept, same_draws
 from torch import Tensor, nn
 
 Loss = Callable[[], Tensor]
@@ -23,6 +23,7 @@ Loss = Callable[[], Tensor]
 class DeepZero(Whole):
     """SGD with momentum, whose gradient is (l(w + μ eᵢ) - l(w))/μ where i is active, else 0 (sections 3, 4)."""
 
+    traits = ("differences",)
     closure = "loss"
 
     lr: float = param(0.1, "step size", low=0, search=(1e-3, 1.0))
@@ -49,14 +50,13 @@ class DeepZero(Whole):
         places = run.tensors(run.trained)
         device = places[0].p.device
         random = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), device=device)))
-        loss: Loss = same_draws(run.trained)(lambda: widen(closure()))
+        loss = repeatable(lambda: widen(closure()), run.trained, run.model)
         base = loss()
-        with buffers_kept(run.model):
-            if self.estimator == "cge":
-                self.activate(places, run.param_groups[0]["mask_steps"], loss, random)
-                grads = [self.cge(place, loss, base) for place in places]
-            else:
-                grads = self.rge([place.p for place in places], loss, base, random)
+        if self.estimator == "cge":
+            self.activate(places, run.param_groups[0]["mask_steps"], loss, random)
+            grads = [self.cge(place, loss, base) for place in places]
+        else:
+            grads = self.rge([place.p for place in places], loss, base, random)
         for place, grad in zip(places, grads, strict=True):
             at, p = place.at, place.p
             momentum = place.state["momentum"].mul_(at.momentum).add_(grad + at.weight_decay * p)
@@ -79,7 +79,8 @@ class DeepZero(Whole):
         if self.ratios == "uniform" or not weights or not self.sparsity:
             return [size - round(self.sparsity * size) for size in sizes]
         here = self.rge(weights, loss, loss(), random)
-        there = nearby(lambda: self.rge(weights, loss, loss(), random), weights, here, self.mu)
+        with moved(weights, here, self.mu):
+            there = self.rge(weights, loss, loss(), random)
         scores = torch.cat([(p * (b - a)).abs().flatten() for p, a, b in zip(weights, here, there, strict=True)])
         active = torch.ones_like(scores, dtype=torch.bool)
         active[scores.argsort()[: round(self.sparsity * len(scores))]] = False
@@ -89,7 +90,8 @@ class DeepZero(Whole):
         """The forward difference along each active coordinate of a tensor."""
         p, found = place.p, torch.zeros_like(place.p, dtype=widen(place.p).dtype)
         for index in map(tuple, place.state.get("mask", torch.ones_like(p, dtype=torch.bool)).nonzero().tolist()):
-            found[index] = (nearby(loss, [p[index]], [torch.ones_like(p[index])], self.mu) - base) / self.mu
+            with moved([p[index]], [torch.ones_like(p[index])], self.mu):
+                found[index] = (loss() - base) / self.mu
         return found
 
     def rge(self, tensors: list[Tensor], loss: Loss, base: Tensor, random: torch.Generator) -> list[Tensor]:
@@ -97,22 +99,11 @@ class DeepZero(Whole):
         found = [torch.zeros_like(p, dtype=widen(p).dtype) for p in tensors]
         for _ in range(self.q):
             u = [torch.randn(p.shape, dtype=p.dtype, device=p.device, generator=random) for p in tensors]
-            slope = (nearby(loss, tensors, u, self.mu) - base) / self.mu
+            with moved(tensors, u, self.mu):
+                slope = (loss() - base) / self.mu
             for g, x in zip(found, u, strict=True):
                 g.add_(widen(x) * slope, alpha=1 / self.q)
         return found
-
-
-def nearby(look: Callable[[], Any], tensors: list[Tensor], along: list[Tensor], by: float) -> Any:
-    """What ``look()`` gives where ``tensors`` lie ``by`` times ``along`` further; they come back exactly."""
-    before = [p.clone() for p in tensors]
-    try:
-        for p, u in zip(tensors, along, strict=True):
-            p.add_(u, alpha=by)
-        return look()
-    finally:
-        for p, w in zip(tensors, before, strict=True):
-            p.copy_(w)
 
 
 @hookimpl

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -180,39 +179,6 @@ def test_zo_grasp_looks_a_step_of_mu_up_the_slope() -> None:
     estimate(DeepZero(**PLAIN, sparsity=0.5, q=1, mu=0.01), w, loss=loss)
     slope = (loss(seen[2]) - loss(w)) / 0.01  # along u, of length μ away from w
     torch.testing.assert_close(seen[3] - w, slope * (seen[2] - w), rtol=1e-9, atol=1e-12)
-
-
-def test_passes_share_batch_and_dropout_and_move_buffers_once() -> None:
-    torch.manual_seed(0)
-    net, x = nn.Sequential(nn.Linear(2, 6), nn.BatchNorm1d(6), nn.Dropout(0.5)), torch.randn(6, 2)
-    for method in (DeepZero(lr=0.0, mu=1e-30, q=3), DeepZero(lr=0.0, mu=1e-30, q=3, estimator="rge")):
-        twin, seen = copy.deepcopy(net), []
-        twin(x)
-        optimizer: Any = method.build(net.parameters(), model=net)
-
-        def loss(seen: list[Tensor] = seen) -> Tensor:
-            seen.append(net(x).square().sum())
-            return seen[-1]
-
-        first = optimizer.step(loss)
-        assert all(map(torch.equal, net.buffers(), twin.buffers()))
-        assert all(torch.equal(value, first) for value in seen), "other masks in the passes of a step"
-        assert not any(value.requires_grad for value in seen), "a graph was built"
-        assert not torch.equal(optimizer.step(loss), first), "the next step has the same masks"
-
-
-def test_weights_come_back_when_a_pass_fails() -> None:
-    p = nn.Parameter(torch.full((3,), 0.1))
-
-    def loss() -> Tensor:
-        if not torch.equal(p, torch.full((3,), 0.1)):
-            raise ArithmeticError("away from where it began")
-        return p.sum()
-
-    optimizer: Any = DeepZero().build([p])
-    with pytest.raises(ArithmeticError, match="away"):
-        optimizer.step(loss)
-    assert torch.equal(p, torch.full((3,), 0.1))
 
 
 def test_momentum_and_decay_are_those_of_sgd() -> None:

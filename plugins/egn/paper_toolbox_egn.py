@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.errors import ModelError, NeedError
-from paper_toolbox.kit import batch, forward, persample, precision
+from paper_toolbox.kit import batch, forward, persample
+from paper_toolbox.kit.passes import repeatable
 from paper_toolbox.kit.samples import Samples
+from paper_toolbox.kit.vector import joined, parted
 from paper_toolbox.kit.whole import Whole, WholeOptimizer
-from paper_toolbox.kit.wrap import same_draws
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -21,20 +22,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 class EGN(Whole):
     """d = -(JᵀQJ + λI)⁻¹ Jᵀr of the batch's mean loss, r and Q its derivatives by the outputs (Algorithm 1)."""
 
+    traits = ("apart", "jacobian", "mapped")
     closure = "samples"
     lr: float = param(1.0, "step size α; with line_search the largest one", low=0, search=(1e-3, 1.0))
     lam: float = param(1.0, "damping λ of the Gauss-Newton matrix", above=0, search=(1e-3, 1e3))
     momentum: float = param(0.0, "decay of the running mean of the directions", low=0, below=1)
     line_search: bool = param(False, "shorten the step until the batch's loss falls enough (Armijo)")
     adaptive: bool = param(False, "raise λ where the quadratic model predicts the loss badly, lower it where well")
-    memory: float = param(4.0, "GiB that the Jacobian of a batch may take", above=0)
+    memory: float = param(4.0, "GiB that J and Q of a batch may take", above=0)
 
     def step(self, run: WholeOptimizer, closure: Samples) -> Tensor:
         r, q, jacobian, loss = linearized(run.trained, closure, self.memory)
-        places, damping = run.tensors(parts(r @ jacobian, run.trained)), run.common.get("damping", 1.0)
+        places, damping = run.tensors(parted(r @ jacobian, run.trained)), run.common.get("damping", 1.0)
         lam = torch.cat([r.new_full((place.p.numel(),), damping * place.at.lam) for place in places])
         d = direction(r, q, jacobian, lam)
-        steps, before = parts(d, run.trained), [place.p.clone() for place in places]
+        steps, before = parted(d, run.trained), [place.p.clone() for place in places]
+        look = repeatable(closure, run.trained, run.model)
         for place, x in zip(places, steps, strict=True):
             if b := place.at.momentum:
                 v = place.state.setdefault("v", torch.zeros_like(x)).lerp_(x, 1 - b)
@@ -44,8 +47,7 @@ class EGN(Whole):
         def move(share: float) -> Tensor:
             for place, old, x in zip(places, before, steps, strict=True):
                 place.p.copy_(old + share * x)
-            with same_draws(before):
-                return closure() if self.line_search or self.adaptive else loss
+            return look() if self.line_search or self.adaptive else loss
 
         start, seen = move(0.0), jacobian @ d
         share = armijo(run, move, start, r @ seen) if self.line_search else 1.0
@@ -72,10 +74,10 @@ def linearized(trained: list[Tensor], samples: Samples, memory: float) -> tuple[
     jacobians, outputs = zip(*[jacobian_of(trained, samples, x, memory) for x, _ in samples.batches], strict=True)
 
     def loss(z: Tensor) -> Tensor:
-        pairs = zip(parts(z, outputs), samples.batches, strict=True)
+        pairs = zip(parted(z, outputs), samples.batches, strict=True)
         return torch.stack([samples.score(part, targets) for part, (_, targets) in pairs]).mean()
 
-    z = torch.cat([part.flatten() for part in outputs])
+    z = joined(outputs)
     return grad(loss)(z), jacrev(grad(loss))(z), torch.cat(jacobians), loss(z)
 
 
@@ -86,16 +88,16 @@ def jacobian_of(trained: list[Tensor], samples: Samples, x: batch.Inputs, memory
         raise ModelError(f"egn trains a model's own parameters; one of shape {strangers[0]} is not the model's")
 
     def one(flat: Tensor, x: batch.Inputs) -> tuple[Tensor, Tensor]:
-        weights = {p: w.to(p.dtype) for p, w in zip(trained, parts(flat, trained), strict=True)}
+        weights = {p: w.to(p.dtype) for p, w in zip(trained, parted(flat, trained), strict=True)}
         with forward.swapped(samples.model, weights):
             z = samples.outputs(batch.apply(lambda t: t[None], x))
-        outputs = z.numel() * sum(batch.size(given) for given, _ in samples.batches)
-        if (needed := outputs * flat.numel() * flat.element_size() / 2**30) > memory:
-            raise NeedError(f"egn: J takes {needed:.3g} GiB, memory = {memory:g}: {memory / needed:.0%} of it fits")
+        n = z.numel() * sum(batch.size(given) for given, _ in samples.batches)
+        if (gib := n * (flat.numel() + n) * flat.element_size() / 2**30) > memory:
+            raise NeedError(f"egn: J and Q take {gib:.3g} GiB, memory = {memory:g}: {memory / gib:.0%} of it fits")
         return z.flatten(), z[0]
 
-    flat = torch.cat([precision.widen(p).flatten() for p in trained])
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no rule for it
+    flat = joined(trained)
+    with sdpa_kernel(SDPBackend.MATH), persample.mapped(samples.model):  # fused attention has no rule for it
         jacobian, outputs = vmap(jacrev(one, has_aux=True), (None, 0), randomness="different")(flat, x)
     return jacobian.flatten(0, 1), outputs
 
@@ -108,11 +110,6 @@ def direction(r: Tensor, q: Tensor, jacobian: Tensor, lam: Tensor) -> Tensor:
     else:
         d = torch.linalg.solve(q @ (jacobian / lam @ jacobian.T) + torch.eye(len(r)).to(r), r) @ jacobian / lam
     return -d
-
-
-def parts(x: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """x (P,) as tensors of the shapes of ``like``."""
-    return [part.view_as(p) for part, p in zip(torch.split(x, [p.numel() for p in like]), like, strict=True)]
 
 
 @hookimpl

@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import numpy as np
 import oracle_egn
 import pytest
 import torch
@@ -14,44 +13,10 @@ from hypothesis import strategies as st
 from paper_toolbox.errors import ModelError, NeedError
 from paper_toolbox.kit.samples import Samples
 from paper_toolbox.testing.optimizer import OptimizerSuite
-from paper_toolbox.testing.oracle import Array, Draw, array, fields
+from paper_toolbox.testing.oracle import Draw, array, fields
+from paper_toolbox.testing.sample_problem import SampleProblem, data, flat, half_squares, outputs, slopes
 from paper_toolbox_egn import EGN, direction
 from torch import Tensor, nn
-
-INPUTS, CLASSES = 3, 3
-
-
-def half_squares(outputs: Tensor, targets: Tensor) -> Tensor:
-    """|f - y|² / 2, y one-hot; the mean over the samples."""
-    return (outputs - F.one_hot(targets, outputs.shape[1])).square().sum(1).mean() / 2
-
-
-LOSSES: dict[str, Any] = {"squares": half_squares, "entropy": F.cross_entropy}
-
-
-class Layer(nn.Module):
-    """Three tanh(x Wᵀ + b): its outputs and Jacobian are known."""
-
-    def __init__(self, w: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(w[: INPUTS * CLASSES].view(CLASSES, INPUTS).clone())
-        self.bias = nn.Parameter(w[INPUTS * CLASSES :].clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 3 * F.linear(x, self.weight, self.bias).tanh()
-
-
-def outputs(w: Array, x: Array) -> Array:
-    """(b, c)."""
-    weight, bias = w[: INPUTS * CLASSES].reshape(CLASSES, INPUTS), w[INPUTS * CLASSES :]
-    return np.asarray(3 * np.tanh(x @ weight.T + bias))
-
-
-def slopes(w: Array, x: Array) -> Array:
-    """(b, c, P)."""
-    rise = 3 - outputs(w, x) ** 2 / 3
-    weight = np.einsum("bc,cj,bi->bcji", rise, np.eye(CLASSES), x).reshape(len(x), CLASSES, -1)
-    return np.concatenate([weight, rise[:, :, None] * np.eye(CLASSES)], 2)
 
 
 class TestEGN(OptimizerSuite):
@@ -68,36 +33,14 @@ class TestEGN(OptimizerSuite):
 
     def pairs(self, draw: Draw) -> Iterator[tuple[Any, ...]]:
         """Batches of several sizes, one or two a step: fewer outputs than parameters, and more."""
-        method, kind = fields(draw, self.method, self.ranges), draw(st.sampled_from(sorted(LOSSES)))
-        random = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-        sizes = draw(st.lists(st.lists(st.sampled_from([1, 2, 5]), min_size=1, max_size=2), min_size=1, max_size=4))
-        steps = [[batch(random, size) for size in some] for some in sizes]
-        w = torch.randn(INPUTS * CLASSES + CLASSES, generator=random, dtype=torch.float64)
-        layer = Layer(w)
-        optimizer: Any = method.build(layer.parameters(), model=layer)
-        for batches in steps:
-            optimizer.step(Samples(layer, batches, LOSSES[kind]))
-        given = [[(array(x), y.numpy()) for x, y in batches] for batches in steps]
-        yield flat(layer), oracle_egn.egn(array(w), outputs, slopes, given, kind, **vars(method))
-
-
-def batch(random: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
-    x = torch.randn(size, INPUTS, generator=random, dtype=torch.float64)
-    return x, torch.randint(CLASSES, (size,), generator=random)
-
-
-def flat(model: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+        problem, method = SampleProblem.drawn(draw), fields(draw, self.method, self.ranges)
+        expected = oracle_egn.egn(array(problem.start), outputs, slopes, *problem.given, **vars(method))
+        yield problem.end(method), expected
 
 
 def net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.GroupNorm(2, 8), nn.Linear(8, 3)).double()
-
-
-def data(size: int = 12) -> tuple[Tensor, Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    return torch.randn(size, 4, generator=draw, dtype=torch.float64), torch.arange(size) % 3
 
 
 @pytest.mark.exact
@@ -246,8 +189,8 @@ def test_what_cannot_be_is_named() -> None:
 def test_a_jacobian_beyond_memory_is_refused_before_it_is_made() -> None:
     model, (x, y) = net(), data(6)
     pairs = [(x, y), (x, y)]
-    needed = 12 * 3 * sum(p.numel() for p in model.parameters()) * 8 / 2**30
+    needed = 12 * 3 * (sum(p.numel() for p in model.parameters()) + 12 * 3) * 8 / 2**30
     samples: Any = Samples(model, pairs, F.cross_entropy)
     EGN(memory=needed * 1.01).build(model.parameters()).step(samples)
-    with pytest.raises(NeedError, match=f"takes {needed:.3g} GiB, memory = .*: 99% of it fits"):
+    with pytest.raises(NeedError, match=f"J and Q take {needed:.3g} GiB, memory = .*: 99% of it fits"):
         EGN(memory=needed * 0.99).build(model.parameters()).step(samples)

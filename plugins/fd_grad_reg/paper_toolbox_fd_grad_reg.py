@@ -7,12 +7,13 @@ Implicit Bias", ICML 2023.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from paper_toolbox import hookimpl, param
-from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper, buffers_kept, same_draws
+from paper_toolbox.kit.passes import moved, repeatable
+from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper
+from torch import Tensor
 
 #: how many ε g the two points lie from w whose gradients are subtracted
 POINTS = {"forward": (1, 0), "backward": (0, -1), "centred": (1, -1)}
@@ -32,24 +33,24 @@ class FDGradReg(Wrapper):
 
     def step(self, run: WrappedOptimizer, closure: Callable[[], Any]) -> Any:
         """``closure`` runs on the same batch, with the same dropout; buffers move in the first run only."""
-        with same_draws(run.trained):
-            loss = closure()
-        moved, upper, lower = run.moved(), *POINTS[self.variant]
-        start, slopes = [p.clone() for p in moved], {0: [g.clone() for g in run.grads()]}
-        sides = [side for side in (upper, lower) if side]
-        for side in sides:
-            for p, w, g in zip(moved, start, slopes[0], strict=True):
-                p.copy_(w + side * self.eps * g)
-            with buffers_kept(run.model), same_draws(run.trained) if side != sides[-1] else nullcontext():
+        closure = repeatable(closure, run.trained, run.model)
+        loss = closure()
+        upper, lower = POINTS[self.variant]
+        slopes = {0: copies(run.grads())}
+        for side in filter(None, (upper, lower)):
+            with moved(run.moved(), slopes[0], side * self.eps):
                 closure()
-            slopes[side] = [g.clone() for g in run.grads()]
+            slopes[side] = copies(run.grads())
         curved = self.gamma / (self.eps * (upper - lower))
         for u, g, a, b in zip(run.grads(), slopes[0], slopes[upper], slopes[lower], strict=True):
             u.copy_(g + curved * (a - b))
-        for p, w in zip(moved, start, strict=True):
-            p.copy_(w)  # a copy is exact; subtracting would not be
         run.descend()
         return loss
+
+
+def copies(tensors: list[Tensor]) -> list[Tensor]:
+    """The next pass may overwrite gradients in place."""
+    return [x.clone() for x in tensors]
 
 
 @hookimpl

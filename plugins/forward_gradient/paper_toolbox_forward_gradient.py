@@ -5,9 +5,9 @@ Baydin et al., "Gradients without Backpropagation", 2022, arXiv:2202.08587.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import torch
 from paper_toolbox import Optimizer, hookimpl, param
 from paper_toolbox.errors import ModelError, ParamError
 from paper_toolbox.kit.forward import derivative, prepare
-from paper_toolbox.kit.wrap import buffers_kept
+from paper_toolbox.kit.passes import repeatable
 from torch import Tensor, nn
 
 
@@ -24,6 +24,7 @@ class ForwardGradient(Optimizer):
     """Descend along g = (∇f·v) v, with v drawn at random: unbiased, and free of any backward pass (Algorithm 1)."""
 
     closure = "loss"
+    traits = ("forward_mode",)
 
     lr: float = param(2e-4, "step size at the start", low=0)
     decay: float = param(1e-4, "the step size falls as exp(-decay · t)", low=0)
@@ -66,10 +67,10 @@ class _Forward(torch.optim.Optimizer):
             raise ParamError("forward_gradient.step needs a closure that computes the loss")
         trained = self._trained()
         gradient = [torch.zeros_like(p) for p in trained]
-        for turn in range(self.method.k):
-            with nullcontext() if turn == 0 else buffers_kept(self.model):
-                tangents = [self.method.draw(p) for p in trained]
-                loss, slope = derivative(self.model, trained, tangents, closure)
+        look = repeatable(functools.partial(derivative, self.model, trained), trained, self.model)
+        for _ in range(self.method.k):
+            tangents = [self.method.draw(p) for p in trained]
+            loss, slope = look(tangents, closure)
             for g, v in zip(gradient, tangents, strict=True):
                 g.add_(v * slope.to(v.dtype), alpha=1 / self.method.k)
         self._descend(dict(zip(trained, gradient, strict=True)))

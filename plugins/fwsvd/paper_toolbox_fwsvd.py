@@ -24,6 +24,7 @@ class Fwsvd(Compressor):
     Differs: convolutions are factorized too, with the patches they read as inputs; ``convolutions`` switches it off.
     """
 
+    traits = ("low_rank",)
     ratio: float = param(0.33, "share of a layer's parameters that is kept", above=0, high=1)
     n_samples: int = param(2048, "samples whose gradients are looked at", low=1)
     floor: float = param(1e-8, "least weight of an input, relative to the largest", above=0, high=1)
@@ -42,6 +43,7 @@ class Fwsvd(Compressor):
 class Svd(Compressor):
     """The baseline: every layer becomes two smaller ones that keep the largest singular values of its matrix."""
 
+    traits = ("low_rank",)
     ratio: float = param(0.33, "share of a layer's parameters that is kept", above=0, high=1)
     skip: tuple[str, ...] = param(("embedding", "classifier"), "parts of paths left alone; classifier: the last linear")
     convolutions: bool = param(True, "also factorize 2-D convolutions")
@@ -58,10 +60,8 @@ def chosen(name: str, model: nn.Module, ratio: float, skip: Sequence[str], convo
     weights = {path: layer.weight.flatten(1) for path, layer in layers}
     found = [(p, layer) for p, layer in layers if lowrank.pays(rank(ratio, weights[p]), *weights[p].shape)]
     if not found:
-        raise NothingChanged(
-            f"{name} found 0 layers: it looks for linear layers{' and 2-D convolutions' if convolutions else ''} "
-            f"that shrink at ratio = {ratio:g}, and leaves {', '.join(skip) or 'nothing'} alone"
-        )
+        what = f"linear layers{' and 2-D convolutions' if convolutions else ''} that shrink at ratio = {ratio:g}"
+        raise NothingChanged(f"{name} found 0 layers: it looks for {what}, and skips {', '.join(skip) or 'none'}")
     return found
 
 

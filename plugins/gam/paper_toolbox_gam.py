@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from paper_toolbox import hookimpl, param
-from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper, buffers_kept, same_draws
+from paper_toolbox.kit import vector
+from paper_toolbox.kit.passes import kept, repeatable
+from paper_toolbox.kit.precision import widen
+from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper
 from torch import Tensor
 
 
@@ -31,69 +33,49 @@ class GAM(Wrapper):
 
     def step(self, run: WrappedOptimizer, closure: Callable[[], Any]) -> Any:
         """``closure`` runs four times on a batch, with the same dropout; buffers move in the first run only."""
-        with same_draws(run.trained):
-            loss = closure()
-        moved, g0 = run.moved(), copies(run.grads())
-        start = copies(moved)
-        with same_draws(run.trained):
-            g1 = self.above(run, closure, g0, self.rho_prime)
-        put(moved, start)
-        with same_draws(run.trained):
-            g2 = self.above(run, closure, [b - a for a, b in zip(g0, g1, strict=True)], self.rho)
-        g3 = self.above(run, closure, g2, self.rho_prime)
-        put(run.grads(), self.direction(g0, g1, g2, g3))
-        put(moved, start)
+        closure = repeatable(closure, run.trained, run.model)
+        loss = closure()
+        moved, rest = run.moved(), copies(run.grads())  # g₀
+        with kept(moved) as start:
+            self.climb(moved, rest, self.rho_prime)
+            closure()
+            main = copies(run.grads())  # g₁
+            put(moved, start)
+            self.climb(moved, [b - a for a, b in zip(rest, main, strict=True)], self.rho)
+            closure()
+            for x, g2 in zip(rest, run.grads(), strict=True):
+                x.add_(g2, alpha=1 - self.beta0)
+            self.climb(moved, run.grads(), self.rho_prime)
+            closure()
+        for x, g3 in zip(main, run.grads(), strict=True):
+            x.lerp_(g3, 1 - self.beta1)
+        self.turn(main, rest)
+        put(run.grads(), main)
         run.descend()
         return loss
 
-    def above(self, run: WrappedOptimizer, closure: Callable[[], Any], along: list[Tensor], by: float) -> list[Tensor]:
-        """The gradients where one comes to from here, going ``by`` ``along``."""
-        moved = run.moved()
-        for p, e in zip(moved, self.steps(moved, along, by), strict=True):
-            p.add_(e)
-        with buffers_kept(run.model):
-            closure()
-        return copies(run.grads())
+    def climb(self, moved: list[Tensor], along: list[Tensor], by: float) -> None:
+        """By ρ g / ‖g‖, the norm over all tensors together; adaptive: by ρ w² g / ‖w g‖."""
+        slopes = [widen(p) * g for p, g in zip(moved, along, strict=True)] if self.adaptive else along
+        share = by / (vector.norm(slopes) + self.eps)
+        vector.add(moved, [p * s for p, s in zip(moved, slopes, strict=True)] if self.adaptive else along, share)
 
-    def steps(self, moved: list[Tensor], along: list[Tensor], by: float) -> list[Tensor]:
-        """ρ g / ‖g‖, the norm over all tensors together; adaptive: ρ w² g / ‖w g‖."""
-        slopes = [widen(p) * g if self.adaptive else widen(g) for p, g in zip(moved, along, strict=True)]
-        share = by / (length(slopes) + self.eps)
-        steps = [s * share.to(s.device) for s in slopes]
-        return [(p * e if self.adaptive else e).to(p.dtype) for p, e in zip(moved, steps, strict=True)]
-
-    def direction(self, g0: list[Tensor], g1: list[Tensor], g2: list[Tensor], g3: list[Tensor]) -> list[Tensor]:
-        """The main part, less γ times the rest of the loss's own gradients that is perpendicular to it."""
-        main = [self.beta1 * b + (1 - self.beta1) * d for b, d in zip(g1, g3, strict=True)]
-        rest = [a + (1 - self.beta0) * c for a, c in zip(g0, g2, strict=True)]
-        m, r = length(main), length(rest)
-        along = inner(rest, main) / (r * m + self.eps) * r / (m + self.eps)
-        return [x - self.gamma * (y - along.to(x.device) * x) for x, y in zip(main, rest, strict=True)]
-
-
-def length(tensors: list[Tensor]) -> Any:
-    """The norm of all numbers of ``tensors``; ()."""
-    squares = [torch.linalg.vector_norm(widen(x)).square() for x in tensors]
-    return sum(x.to(squares[0].device) for x in squares) ** 0.5
-
-
-def inner(a: list[Tensor], b: list[Tensor]) -> Any:
-    """Σ x y over all numbers of all tensors; ()."""
-    return sum((widen(x) * y).sum().to(a[0].device) for x, y in zip(a, b, strict=True))
-
-
-def widen(x: Tensor) -> Tensor:
-    """In float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    def turn(self, main: list[Tensor], rest: list[Tensor]) -> None:
+        """From the main part goes γ times what is perpendicular to it in the rest of the loss's own gradients."""
+        m, r = vector.norm(main), vector.norm(rest)
+        along = vector.inner(rest, main) / (r * m + self.eps) * r / (m + self.eps)
+        vector.add(rest, main, -along)
+        for x, y in zip(main, rest, strict=True):
+            x.sub_(y, alpha=self.gamma)
 
 
 def copies(tensors: list[Tensor]) -> list[Tensor]:
-    """Gradients and weights change in place."""
+    """Gradients change in place."""
     return [x.clone() for x in tensors]
 
 
 def put(tensors: list[Tensor], values: list[Tensor]) -> None:
-    """A copy is exact; going back by subtraction would not be."""
+    """The values into the tensors."""
     for x, value in zip(tensors, values, strict=True):
         x.copy_(value)
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.errors import ModelError
+from paper_toolbox.kit import vector
 from paper_toolbox.kit.wrap import Transform, WrappedOptimizer
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from torch import Tensor
 @dataclass(frozen=True, kw_only=True)
 class GradNormClip(Transform):
     """Scale all gradients together down to norm θ where they exceed it (Algorithm 1)."""
+
+    traits = ("gradient_scale",)
 
     threshold: float = param(1.0, "θ: largest norm of all gradients together", above=0, search=(0.1, 10))
     nonfinite: Literal["skip", "raise"] = param("skip", "what a norm that is no finite number does to the step")
@@ -51,10 +53,7 @@ class GradNormClip(Transform):
 
 def length(grads: list[Tensor]) -> float:
     """‖g‖₂ over all tensors together, in float32 or wider; finite if every entry is."""
-    if not grads:
-        return 0.0
-    norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in grads]
-    norm = float(torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])))
+    norm = float(vector.norm(grads))
     if math.isinf(norm) and math.isfinite(largest := max(float(g.abs().max()) for g in grads if g.numel())):
         return largest * length([g / largest for g in grads])  # squares of large entries overflow
     return norm

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.errors import ModelError
-from paper_toolbox.kit.precision import widen
+from paper_toolbox.kit.passes import repeatable
 from paper_toolbox.kit.samples import Samples
+from paper_toolbox.kit.vector import joined, parted
 from paper_toolbox.kit.whole import Whole, WholeOptimizer
-from paper_toolbox.kit.wrap import same_draws
 from torch import Tensor
 from torch.autograd import grad
 from torch.func import functional_call
@@ -30,7 +30,7 @@ class GradNormSmooth(Whole):
     cg_steps: int = param(50, "most products with H for one trial, by conjugate gradients", low=1)
 
     def step(self, run: WholeOptimizer, closure: Samples) -> Tensor:
-        x = torch.cat([widen(p).flatten() for p in run.trained]).requires_grad_()
+        x = joined(run.trained).requires_grad_()
         evaluate, gamma, trial = evaluation(run, closure), run.common.get("gamma", self.gamma), x
         z, value = evaluate(x, True)
         (g,) = grad(value, x, retain_graph=True, create_graph=self.hessian == "exact")
@@ -49,28 +49,31 @@ class GradNormSmooth(Whole):
             gamma /= 2
         run.common["gamma"] = gamma
         if fall >= 0:  # after forty refusals the last one's, too
-            for p, new in zip(run.trained, parts(trial, run.trained), strict=True):
+            for p, new in zip(run.trained, parted(trial, run.trained), strict=True):
                 p.copy_(new)
         return value.detach()
 
 
 def evaluation(run: WholeOptimizer, samples: Samples) -> Callable[[Tensor, bool], tuple[Tensor, Tensor]]:
     """(x, moving) -> the outputs (n,) and the loss at x (P,), with one set of draws; ``moving`` moves buffers."""
-    model, batches, seed = samples.model, samples.batches, int(torch.empty((), dtype=torch.int64).random_())
+    model, batches = samples.model, samples.batches
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     if strangers := [tuple(p.shape) for p in run.trained if p not in names]:
         raise ModelError(f"grad_norm_smooth trains a model's own parameters; one of shape {strangers[0]} is not")
 
+    def forward(others: dict[str, Tensor]) -> list[Tensor]:
+        with sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no second derivative, its plain formula has
+            return [samples.outputs(i, lambda *a, **b: functional_call(model, others, a, b)) for i, _ in batches]
+
+    look = repeatable(forward, run.trained, None)
+
     @torch.enable_grad()
     def evaluate(x: Tensor, moving: bool) -> tuple[Tensor, Tensor]:
-        others = {names[p]: w.to(p.dtype) for p, w in zip(run.trained, parts(x, run.trained), strict=True)}
+        others = {names[p]: w.to(p.dtype) for p, w in zip(run.trained, parted(x, run.trained), strict=True)}
         others |= {} if moving else {name: b.clone() for name, b in model.named_buffers()}
-        # attention's fused kernels have no second derivative, its plain formula has
-        with same_draws(run.trained), sdpa_kernel(SDPBackend.MATH):
-            torch.manual_seed(seed)
-            outputs = [samples.outputs(i, lambda *a, **b: functional_call(model, others, a, b)) for i, _ in batches]
-        z = torch.cat([part.flatten() for part in outputs])
-        pairs = zip(parts(z, outputs), batches, strict=True)
+        outputs = look(others)
+        z = joined(outputs)
+        pairs = zip(parted(z, outputs), batches, strict=True)
         return z, torch.stack([samples.score(part, targets) for part, (_, targets) in pairs]).mean()
 
     return evaluate
@@ -108,11 +111,6 @@ def solved(product: Callable[[Tensor], Tensor], lam: float, g: Tensor, steps: in
             break
         p, size = r + left / size * p, left
     return d
-
-
-def parts(x: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """x (P,) as tensors of the shapes of ``like``."""
-    return [part.view_as(p) for part, p in zip(torch.split(x, [p.numel() for p in like]), like, strict=True)]
 
 
 @hookimpl

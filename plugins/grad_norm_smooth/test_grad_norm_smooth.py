@@ -14,47 +14,9 @@ from paper_toolbox.errors import ModelError
 from paper_toolbox.kit.samples import Samples
 from paper_toolbox.testing.optimizer import OptimizerSuite
 from paper_toolbox.testing.oracle import Array, Draw, array, fields
+from paper_toolbox.testing.sample_problem import SampleProblem, data, flat, half_squares, inner, net, outputs, slopes
 from paper_toolbox_grad_norm_smooth import GradNormSmooth, solved
 from torch import Tensor, nn
-
-INPUTS, CLASSES = 3, 3
-
-
-def half_squares(outputs: Tensor, targets: Tensor) -> Tensor:
-    """|f - y|² / 2, y one-hot; the mean over the samples."""
-    return (outputs - F.one_hot(targets, outputs.shape[1])).square().sum(1).mean() / 2
-
-
-LOSSES: dict[str, Any] = {"squares": half_squares, "entropy": F.cross_entropy}
-
-
-class Layer(nn.Module):
-    """Three tanh(x Wᵀ + b): its outputs and their derivatives are known."""
-
-    def __init__(self, w: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(w[: INPUTS * CLASSES].view(CLASSES, INPUTS).clone())
-        self.bias = nn.Parameter(w[INPUTS * CLASSES :].clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 3 * F.linear(x, self.weight, self.bias).tanh()
-
-
-def outputs(w: Array, x: Array) -> Array:
-    """(b, c)."""
-    weight, bias = w[: INPUTS * CLASSES].reshape(CLASSES, INPUTS), w[INPUTS * CLASSES :]
-    return np.asarray(3 * np.tanh(x @ weight.T + bias), np.float64)
-
-
-def inner(x: Array) -> Array:
-    """Derivatives of x Wᵀ + b, (b, c, P)."""
-    weight = np.einsum("cj,bi->bcji", np.eye(CLASSES), x).reshape(len(x), CLASSES, -1)
-    return np.concatenate([weight, np.broadcast_to(np.eye(CLASSES), (len(x), CLASSES, CLASSES))], 2)
-
-
-def slopes(w: Array, x: Array) -> Array:
-    """(b, c, P)."""
-    return np.asarray((3 - outputs(w, x) ** 2 / 3)[:, :, None] * inner(x))
 
 
 def bends(w: Array, x: Array) -> Array:
@@ -79,37 +41,9 @@ class TestGradNormSmooth(OptimizerSuite):
 
     def pairs(self, draw: Draw) -> Iterator[tuple[Any, ...]]:
         """Batches of several sizes, one or two a step."""
-        method, kind = fields(draw, self.method, self.ranges), draw(st.sampled_from(sorted(LOSSES)))
-        random = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-        sizes = draw(st.lists(st.lists(st.sampled_from([2, 5]), min_size=1, max_size=2), min_size=1, max_size=4))
-        steps = [[batch(random, size) for size in some] for some in sizes]
-        w = torch.randn(INPUTS * CLASSES + CLASSES, generator=random, dtype=torch.float64)
-        layer = Layer(w)
-        optimizer: Any = method.build(layer.parameters())
-        for batches in steps:
-            optimizer.step(Samples(layer, batches, LOSSES[kind]))
-        given = [[(array(x), y.numpy()) for x, y in batches] for batches in steps]
-        found = oracle_grad_norm_smooth.grad_norm_smooth(array(w), outputs, slopes, bends, given, kind, **vars(method))
-        yield flat(layer), found
-
-
-def batch(random: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
-    x = torch.randn(size, INPUTS, generator=random, dtype=torch.float64)
-    return x, torch.randint(CLASSES, (size,), generator=random)
-
-
-def flat(model: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def net() -> Any:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-
-
-def data(size: int = 12) -> tuple[Tensor, Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    return torch.randn(size, 4, generator=draw, dtype=torch.float64), torch.arange(size) % 3
+        problem, method = SampleProblem.drawn(draw, sizes=(2, 5)), fields(draw, self.method, self.ranges)
+        start, step = array(problem.start), oracle_grad_norm_smooth.grad_norm_smooth
+        yield problem.end(method), step(start, outputs, slopes, bends, *problem.given, **vars(method))
 
 
 @pytest.mark.exact

@@ -17,6 +17,8 @@ from torch import Tensor
 class LabelSmoothing(Loss):
     """Cross-entropy with targets mixed with the uniform distribution."""
 
+    traits = ("above_zero",)
+
     alpha: float = param(0.1, "part of each target shared by all classes alike", low=0, high=1, search=(0.01, 0.3))
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:

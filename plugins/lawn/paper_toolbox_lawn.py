@@ -13,7 +13,6 @@ import torch
 from paper_toolbox import Optimizer, hookimpl, param
 from paper_toolbox.errors import ParamError
 from paper_toolbox.kit.precision import widen
-from paper_toolbox.kit.storage import PLAIN, Storage
 from paper_toolbox.kit.wrap import Transform, WrappedOptimizer
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 class LAWN(Transform):
     """Free steps of the base, then its steps along the spheres that the weights of the layers lie on."""
 
+    traits = ("fixed_length",)
     scheduled = True
 
     base: str = param("adam", "the optimizer inside: its name, with fields as in adam?eps=1e-6&betas=0.9,0.99")
@@ -31,19 +31,9 @@ class LAWN(Transform):
     )
     warmup_fraction: float = param(0.1, "share of the steps over which lr rises, in each phase", low=0, high=1)
 
-    def build(  # type: ignore[override]  # without the length of the run its phases have none
-        self,
-        params: Iterable[Any],
-        *,
-        steps_total: int,
-        model: nn.Module | None = None,
-        engine: str = "eager",
-        storage: Storage = PLAIN,
-        steps_per_epoch: int | None = None,
-    ) -> torch.optim.Optimizer:
+    def build(self, params: Iterable[Any], *, steps_total: int, **given: Any) -> torch.optim.Optimizer:  # type: ignore[override]  # a must
         """``model`` tells which tensors are embeddings; each group's ``lr`` is its own peak."""
-        given: dict[str, Any] = {"model": model, "engine": engine, "storage": storage, "steps_total": steps_total}
-        built: Any = super().build(params, **given, steps_per_epoch=steps_per_epoch)
+        built: Any = super().build(params, steps_total=steps_total, **given)
         if built.inner.scheduled or any("lr" not in group for group in built.param_groups):
             raise ParamError(f"LAWN.base = {self.base!r}: must be an optimizer whose lr may be set from outside")
         peaks = [group["lr"] for group in built.param_groups]

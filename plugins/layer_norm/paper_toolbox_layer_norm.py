@@ -17,6 +17,8 @@ from torch import Tensor, nn
 class LayerNorm(Normalizer):
     """Replaces the norm layers of a model; a model without any gets one behind each hidden linear or conv layer."""
 
+    traits = ("norm_layers",)
+
     eps: float = param(1e-5, "added to the variance", low=0)
     affine: bool = param(True, "learn a gain and a bias per unit")
     mode: Literal["sample", "position"] = param(

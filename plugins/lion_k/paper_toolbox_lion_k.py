@@ -18,6 +18,8 @@ from torch import Tensor
 class Lion(Rule):
     """Step by the sign of a look-ahead momentum: Lion-K with K = ‖·‖₁, whose weights end in |w| ≤ 1 / weight_decay."""
 
+    traits = ("gradient_scale",)
+
     lr: float = param(1e-4, "step size; 3 to 10 times smaller than AdamW's", low=0)
     betas: tuple[float, float] = param((0.9, 0.99), "decay within the step, and of the momentum", low=0, high=1)
     weight_decay: float = param(0.0, "decoupled decay, multiplied by lr", low=0)
@@ -36,6 +38,7 @@ class Lion(Rule):
 class LionK(Rule):
     """Lion with another K: minimises f(w) + K*(λ w) / λ, λ the decay (eq. 3 and 4, table 2)."""
 
+    traits = ("gradient_scale",)
     view = "tensor"
 
     lr: float = param(1e-4, "step size", low=0)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 class MNGP(Whole):
     """w ← w - η (mean of g_i / max{1, |g_i|} + N(0, σ² I)), σ such that the run is (ε, δ)-private."""
 
+    traits = ("apart", "mapped", "private")
     closure = "samples"
 
     lr: float = param(0.1, "step size η", low=0, search=(1e-3, 3.0))

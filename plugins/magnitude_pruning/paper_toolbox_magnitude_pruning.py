@@ -16,6 +16,8 @@ from torch import Tensor, nn
 class MagnitudePruning(Compressor):
     """Masks the weights of least magnitude in linear layers and convolutions; biases and norms are never touched."""
 
+    traits = ("masks",)
+
     sparsity: float = param(0.5, "share of the weights that becomes zero", low=0, below=1)
     scope: Literal["global", "layer"] = param("global", "what a weight is compared with")
     skip: tuple[str, ...] = param((), "parts of the paths of layers left alone")

@@ -17,6 +17,8 @@ from torch import Tensor
 class MaxSup(Loss):
     """Cross-entropy plus a small multiple of the largest logit's height over the mean logit."""
 
+    traits = ("above_zero",)
+
     alpha_start: float = param(0.1, "weight of the penalty as the run begins", low=0, search=(0.01, 0.3))
     alpha_end: float = param(0.2, "weight as the run ends; between them it is linear", low=0, search=(0.01, 0.3))
 

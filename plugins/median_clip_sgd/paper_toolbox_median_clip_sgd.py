@@ -10,8 +10,9 @@ from typing import Literal
 
 import torch
 from paper_toolbox import hookimpl, param
+from paper_toolbox.kit import vector
 from paper_toolbox.kit.precision import widen
-from paper_toolbox.kit.whole import Whole, WholeOptimizer
+from paper_toolbox.kit.whole import Place, Whole, WholeOptimizer
 from torch import Tensor
 
 
@@ -21,6 +22,8 @@ class MedianClip(Whole):
 
     D is ‖·‖₂ (``vclip``: geometric median), ‖·‖₁ (``cclip``: componentwise), Huber's, or ‖·‖²/2 (``mean``).
     """
+
+    traits = ("gradient_scale",)
 
     lr: float = param(1e-2, "step size η", low=0, search=(1e-4, 1.0))
     tau: float = param(1.0, "step of the estimate: how far m may move towards a gradient", above=0, search=(1e-2, 10))
@@ -34,12 +37,11 @@ class MedianClip(Whole):
 
     def step(self, run: WholeOptimizer, closure: None) -> None:
         places = run.tensors()
-        gaps = [widen(place.grad) - place.state["m"] for place in places]
-        norms = [torch.linalg.vector_norm(d) for d in gaps]
-        together = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])) if norms else None
-        for place, d, norm in zip(places, gaps, norms, strict=True):
-            at, m = place.at, place.state["m"]
-            m.add_(at.towards(d, norm if together is None or at.scope == "tensor" else together.to(d)))
+        norms = [vector.norm([gap(place)]) for place in places]
+        together = vector.norm(norms)
+        for place, norm in zip(places, norms, strict=True):
+            at, m, d = place.at, place.state["m"], gap(place)  # made twice: it is as large as the model
+            m.add_(at.towards(d, norm if at.scope == "tensor" else together.to(d)))
             place.p.mul_(1 - at.lr * at.weight_decay).sub_(m, alpha=at.lr)
 
     def towards(self, d: Tensor, norm: Tensor) -> Tensor:
@@ -50,6 +52,12 @@ class MedianClip(Whole):
             return d * (self.tau / (1 + self.tau))
         mu = self.mu if self.mode == "huber" else 0.0
         return d * (self.tau / norm).clamp(max=self.tau / (self.tau + mu))
+
+
+def gap(place: Place) -> Tensor:
+    """g - m."""
+    found: Tensor = widen(place.grad) - place.state["m"]
+    return found
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from torch import Tensor
 class MultiSimilarity(Loss):
     """The multi-similarity loss of the embeddings, plus the cross-entropy that teaches the classifier to read them."""
 
+    traits = ("above_zero", "pairs")
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
     alpha: float = param(2.0, "sharpness on pairs of one class", above=0)

@@ -29,8 +29,8 @@ class TrustRegion(MatrixRule):
     A spectral ball takes matrices and leaves the other tensors to ``rest``; the other two take every tensor.
     """
 
+    traits = ("gradient_scale",)
     view = "tensor"  # the l2 norm is that of a whole tensor
-
     lr: float = param(2e-2, "radius of the ball", low=0, search=(1e-4, 1.0))
     alpha: float = param(0.05, "share of the newest gradient in the momentum", above=0, high=1, search=(1e-2, 1.0))
     norm: Literal["spectral", "sign", "l2"] = param("spectral", "of the ball; sign: the largest entry")
@@ -48,8 +48,7 @@ class TrustRegion(MatrixRule):
         return {"m": torch.zeros_like(p)}
 
     def update(self, p: Tensor, grad: Tensor, state: State) -> None:
-        m = state["m"]
-        m.lerp_(grad, 1.0 if state["step"] == 1 else self.alpha)  # m₀ = g(x₀)
+        m = state["m"].lerp_(grad, 1.0 if state["step"] == 1 else self.alpha)  # m₀ = g(x₀)
         p.mul_(1 - self.lr * self.weight_decay)
         p.sub_(self.direction(m), alpha=self.lr * factor(p, self.scale))
 
@@ -66,6 +65,7 @@ class TrustRegion(MatrixRule):
 class Muon(MatrixRule):
     """Nesterov momentum, every matrix of it replaced by the nearest one whose singular values are all 1."""
 
+    traits = ("gradient_scale",)
     lr: float = param(2e-2, "step size: the spectral norm of a step, before scale", low=0, search=(1e-3, 1.0))
     momentum: float = param(0.95, "decay of the momentum", low=0, below=1, search=(0.5, 0.99))
     nesterov: bool = param(True, "mix the newest gradient in once more")

@@ -28,6 +28,7 @@ WEIGHTS = ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj
 class NormLoss(Loss):
     """λ Σ (1 - |w|)² over the units of linear and convolution layers; it stands in for weight decay."""
 
+    traits = ("above_zero", "no_forward", "pulls_length")
     role: ClassVar[Literal["criterion", "penalty"]] = "penalty"
     tasks: ClassVar[tuple[str, ...]] = ("classification", "regression", "tokens")
 

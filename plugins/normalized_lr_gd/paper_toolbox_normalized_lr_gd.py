@@ -22,6 +22,7 @@ from torch import Tensor
 class NormalizedLRGD(Whole):
     """w ← w - γ β ∇f, where 1/β is the mean of 1 - p_y over the samples; for cross-entropy."""
 
+    traits = ("classes",)
     closure = "samples"
 
     lr: float = param(10.0, "step size γ; large ones are meant", low=0, search=(0.01, 1000.0))

@@ -17,6 +17,7 @@ from torch import Tensor
 class NovoGrad(Rule):
     """One second moment for a whole tensor; the decay stands beside the scaled gradient (Algorithm 1)."""
 
+    traits = ("gradient_scale",)
     view = "tensor"
 
     lr: float = param(1e-2, "step size", low=0)

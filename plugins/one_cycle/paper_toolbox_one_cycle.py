@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from paper_toolbox import Optimizer, hookimpl, param
 from paper_toolbox.errors import ParamError
-from paper_toolbox.kit.storage import PLAIN, Storage
 from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper
-from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +33,9 @@ class OneCycle(Wrapper):
     def closure(self) -> Any:  # type: ignore[override]  # the base's, which a field names
         return self.inner().closure
 
-    def build(  # type: ignore[override]  # without its length there is no cycle
-        self,
-        params: Iterable[Any],
-        *,
-        steps_total: int,
-        model: nn.Module | None = None,
-        engine: str = "eager",
-        storage: Storage = PLAIN,
-        steps_per_epoch: int | None = None,
-    ) -> torch.optim.Optimizer:
+    def build(self, params: Iterable[Any], *, steps_total: int, **given: Any) -> torch.optim.Optimizer:  # type: ignore[override]  # a must
         """Each group's ``lr`` is the peak of its own cycle."""
-        given: dict[str, Any] = {"model": model, "engine": engine, "storage": storage, "steps_total": steps_total}
-        built: Any = super().build(params, **given, steps_per_epoch=steps_per_epoch)
+        built: Any = super().build(params, steps_total=steps_total, **given)
         if built.inner.scheduled or any("lr" not in group for group in built.param_groups):
             raise ParamError(f"OneCycle.base = {self.base!r}: must be an optimizer whose lr may be set from outside")
         built.own.update({"step": 0, "total": steps_total, "peaks": [group["lr"] for group in built.param_groups]})

@@ -18,6 +18,7 @@ from torch import Tensor
 class OptAMSGrad(Rule):
     """An auxiliary weight follows AMSGrad; gradients are taken one guessed step ahead of it (Algorithm 2)."""
 
+    traits = ("own_weights",)
     view = "tensor"  # a guess is made from the inner products of a whole tensor's gradients
 
     lr: float = param(1e-3, "step size", low=0, search=(1e-5, 1e-1))
@@ -51,12 +52,14 @@ class OptAMSGrad(Rule):
         if self.predictor == "last":
             return grad
         known = [state[f"g{i}"] for i in range(self.span)]
-        past = torch.stack([*known, grad])
+        moves = torch.stack([*known[1:], grad]).to(wide(grad))
+        for i, old in enumerate(known):
+            moves[i].sub_(old)
         for old, new in zip(known, [*known[1:], grad], strict=True):
             old.copy_(new)
         if state["step"] <= self.span:
             return grad
-        found = extrapolated(past.flatten(1).to(wide(past)), self.lam).view_as(grad)
+        found = extrapolated(moves.flatten(1), grad.flatten(), self.lam).view_as(grad)
         return torch.where(found.isfinite(), found, grad)
 
 
@@ -65,18 +68,19 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def extrapolated(past: Tensor, lam: float) -> Tensor:
-    """past (r + 1, N), the newest last -> where it leads, (N,): regularized minimal polynomial extrapolation.
+def extrapolated(moves: Tensor, last: Tensor, lam: float) -> Tensor:
+    """Where a sequence leads, (N,), whose last ``moves`` (r, N) ended at ``last`` (N,).
 
-    Σ cᵢ past[i], Σ cᵢ = 1, with c ~ (UᵀU / ‖UᵀU‖₂ + λ)⁻¹ 1 over the differences U (Algorithm 3).
+    Regularized minimal polynomial extrapolation: Σ cᵢ xᵢ, Σ cᵢ = 1, over the points xᵢ that the moves U came to, with
+    c ~ (UᵀU / ‖UᵀU‖₂ + λ)⁻¹ 1 (Algorithm 3).
     """
-    differences = past[1:] - past[:-1]
-    gram = differences @ differences.T
+    gram = moves @ moves.T
     gram = gram / torch.linalg.matrix_norm(gram, 2)
     ones = torch.ones_like(gram[0])
     z, _ = torch.linalg.solve_ex(gram + lam * ones.diag(), ones[:, None])
-    weighted: Tensor = (z / z.sum()).mul(past[1:]).sum(0)
-    return weighted
+    c = (z / z.sum())[:, 0]
+    found: Tensor = last - (c.cumsum(0) - c) @ moves  # each point is the last one less the moves behind it
+    return found
 
 
 @hookimpl

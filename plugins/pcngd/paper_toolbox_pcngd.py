@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.errors import NeedError
+from paper_toolbox.kit import vector
 from paper_toolbox.kit.batch import apply
 from paper_toolbox.kit.persample import apart
 from paper_toolbox.kit.precision import widen
@@ -23,6 +24,7 @@ from torch import Tensor
 class PCNGD(Whole):
     """w ← w - η Σ_c ∇f_c / |∇f_c|, where f_c is the part of the loss that class c has (section 4)."""
 
+    traits = ("apart", "classes")
     closure = "samples"
 
     lr: float = param(1e-2, "step size η", low=0, search=(1e-4, 1.0))
@@ -35,7 +37,7 @@ class PCNGD(Whole):
         total, loss = [torch.zeros_like(widen(p)) for p in trained], torch.zeros((), device=trained[0].device)
         for label in labels(closure):
             part, grads = of_class(closure, trained, label)
-            norm = torch.linalg.vector_norm(torch.stack([g.norm().to(loss.device) for g in grads]))
+            norm = vector.norm(grads)
             for x, g in zip(total, grads, strict=True):
                 x.add_(g / (norm + self.eps).to(g.device))
             loss = loss + part

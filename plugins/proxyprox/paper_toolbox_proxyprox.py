@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from paper_toolbox import hookimpl, param
-from paper_toolbox.kit import batch
+from paper_toolbox.kit import batch, vector
+from paper_toolbox.kit.passes import repeatable
 from paper_toolbox.kit.precision import widen
 from paper_toolbox.kit.samples import Samples
 from paper_toolbox.kit.whole import Whole, WholeOptimizer
-from paper_toolbox.kit.wrap import buffers_kept, same_draws
 from torch import Tensor
 
 
@@ -42,35 +42,28 @@ class ProxyProx(Whole):
         return Samples(samples.model, parts, samples.score, samples.autocast)
 
     def step(self, run: WholeOptimizer, closure: Samples) -> Tensor:
-        proxy, seed = self.proxy(closure), int(torch.empty((), dtype=torch.int64).random_())
+        proxy = self.proxy(closure)
 
-        def slopes(loss: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
-            with torch.enable_grad(), same_draws(run.trained):
-                torch.manual_seed(seed)
-                value = loss()
-                found = torch.autograd.grad(value, run.trained, materialize_grads=True)
+        @torch.enable_grad()
+        def differentiated(loss: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
+            value = loss()
+            found = torch.autograd.grad(value, run.trained, materialize_grads=True)
             return value.detach(), [widen(g) for g in found]
 
+        slopes = repeatable(differentiated, run.trained, closure.model)
         value, g = slopes(closure)
         places, start = run.tensors(g), [widen(p).clone() for p in run.trained]
         correction: list[Tensor] = []
-        with buffers_kept(closure.model):
-            for _ in range(self.inner_steps):
-                here = slopes(proxy)[1]
-                correction = correction or [a - b for a, b in zip(g, here, strict=True)]  # c = ∇h(x) - ∇ĥ(x)
-                away = [(place.p - old) / place.at.eta for place, old in zip(places, start, strict=True)]
-                u = [a + b + c for a, b, c in zip(here, correction, away, strict=True)]
-                if norm(u) <= self.inner_tol * norm(g):
-                    break
-                for place, x in zip(places, u, strict=True):
-                    place.p.sub_(place.at.lr * x)
+        for _ in range(self.inner_steps):
+            here = slopes(proxy)[1]
+            correction = correction or [a - b for a, b in zip(g, here, strict=True)]  # c = ∇h(x) - ∇ĥ(x)
+            away = [(place.p - old) / place.at.eta for place, old in zip(places, start, strict=True)]
+            u = [a + b + c for a, b, c in zip(here, correction, away, strict=True)]
+            if vector.norm(u) <= self.inner_tol * vector.norm(g):
+                break
+            for place, x in zip(places, u, strict=True):
+                place.p.sub_(place.at.lr * x)
         return value
-
-
-def norm(tensors: list[Tensor]) -> Tensor:
-    """Of all together."""
-    # equivalent: sum → mean: only their ratio counts
-    return torch.stack([x.square().sum() for x in tensors]).sum().sqrt()
 
 
 @hookimpl

@@ -27,6 +27,7 @@ Draws = torch.Generator | None
 class RandomPruning(Compressor):
     """Keeps random weights of linear layers and convolutions: of a fresh model, to be trained, or of a trained one."""
 
+    traits = ("fresh", "masks")
     density: float = param(0.2, "share of the weights that is kept", above=0, high=1)
     distribution: Literal["uniform", "uniform_plus", "er", "erk", "snip", "grasp"] = param("erk", "layer densities")
     exact: bool = param(True, "keep exactly the share of each layer; false: each weight by its own coin, as released")
@@ -111,8 +112,7 @@ def grasp(model: nn.Module, weights: Sequence[Tensor], batch: Batch, loss: Crite
     """w · H g (Wang et al., 2020): high where removing the weight would lower the gradient's norm."""
     value = loss(forward(model, batch[0]) / 200, batch[1])  # 200: the temperature released
     grads = torch.autograd.grad(value, weights, create_graph=True)
-    products = torch.autograd.grad(grads, weights, grad_outputs=grads)  # H g
-    return [w * hg for w, hg in zip(weights, products, strict=True)]
+    return [w * hg for w, hg in zip(weights, torch.autograd.grad(grads, weights, grad_outputs=grads), strict=True)]
 
 
 @hookimpl

@@ -24,6 +24,7 @@ NORM_LOSS = 1e-4  # of the package: its own factor, apart from weight_decay
 class Ranger21(Whole):
     """Algorithm 1 (``paper``), or what the public packages compute under the name (``package``)."""
 
+    traits = ("gradient_scale",)
     scheduled = True
     lr: float = param(1e-3, "peak of the step size η", low=0, search=(1e-4, 1e-1))
     beta0: float = param(0.9, "how far the newer momentum counts beyond the older one", low=0, below=1)
@@ -45,8 +46,7 @@ class Ranger21(Whole):
         return built
 
     def init(self, p: Tensor) -> dict[str, Tensor]:
-        zeros = [torch.zeros_like(widen(p)) for _ in range(4)]
-        return dict(zip(("m", "m_before", "v", "v_max"), zeros, strict=True)) | {"slow": p.clone()}
+        return {x: torch.zeros_like(widen(p)) for x in ("m", "m_before", "v", "v_max")} | {"slow": p.clone()}
 
     def step(self, run: WholeOptimizer, closure: None) -> None:
         head, places = run.param_groups[0], run.tensors()

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 class RMSNorm(Normalizer):
     """Replaces the norm layers of a model; a model without any gets one behind each hidden linear or conv layer."""
 
+    traits = ("norm_layers",)
+
     eps: float = param(1e-6, "added to the mean square, or to its root", low=0)
     p: float | None = param(None, "share of the components under the mean square; none: all", above=0, high=1)
     bias: bool = param(False, "learn a bias too")

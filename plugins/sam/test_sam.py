@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import oracle_sam
 import pytest
@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from paper_toolbox.errors import ParamError
 from paper_toolbox.testing.optimizer import OptimizerSuite
+from paper_toolbox.testing.optimizer_passes import descend, gradient_used
 from paper_toolbox_sam import SAM
-from torch import Tensor, nn
+from torch import nn
 
 
 class TestSAM(OptimizerSuite):
     method = SAM(lr=0.05, momentum=0.9)
     oracle = staticmethod(oracle_sam.sam)
     oracle_of = "model"  # the norm is that of all tensors together
+    still = ({"rho": 0.0},)
     ranges: ClassVar = {
         "lr": st.floats(1e-3, 0.5),
         "momentum": st.floats(0.0, 0.95),
@@ -26,75 +28,13 @@ class TestSAM(OptimizerSuite):
     }
 
 
-def step(optimizer: Any, net: nn.Module, inputs: Tensor, targets: Tensor) -> Any:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(net(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
-        return loss
-
-    return optimizer.step(closure)
-
-
-def net_and_batch() -> tuple[nn.Module, Tensor, Tensor]:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Dropout(0.3), nn.Linear(16, 4)).double()
-    return net, torch.randn(20, 6, dtype=torch.float64), torch.arange(20) % 4
-
-
 @pytest.mark.exact
 def test_uses_the_gradient_of_the_worst_point_nearby() -> None:
     """On w·A w / 2 the gradient used is A (w + ρ A w / |A w|), exactly (eq. 3); plain descent would use A w."""
     a = torch.diag(torch.tensor([3.0, 1.0, 0.1], dtype=torch.float64))
-    w = nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
-    start = w.detach().clone()
-    optimizer = SAM(rho=0.5, eps=0.0, lr=0.1).build([w])
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = w @ a @ w / 2
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
-        return loss
-
-    optimizer.step(closure)
-    slope = a @ start
-    torch.testing.assert_close(w.detach(), start - 0.1 * a @ (start + 0.5 * slope / slope.norm()), rtol=1e-14, atol=0)
-
-
-@pytest.mark.exact
-@pytest.mark.parametrize("base", ["sgd", "adamw"])
-def test_radius_zero_is_the_base_bit_for_bit(base: str) -> None:
-    """Dropout and BatchNorm included: both passes draw the same mask, and statistics move once."""
-    import paper_toolbox as pt
-
-    net, inputs, targets = net_and_batch()
-    twin = copy.deepcopy(net)
-    ours = SAM(rho=0, base=base, lr=0.05).build(net.parameters(), model=net)
-    theirs = pt.method(base, "optimizer", lr=0.05).build(twin.parameters())
-    for seed in range(5):
-        torch.manual_seed(seed)
-        step(ours, net, inputs, targets)
-        torch.manual_seed(seed)
-        theirs.zero_grad()
-        F.cross_entropy(twin(inputs), targets).backward()  # type: ignore[no-untyped-call]  # torch's own signature
-        theirs.step()
-    assert all(map(torch.equal, net.state_dict().values(), twin.state_dict().values()))
-
-
-def test_without_any_gradient_nothing_moves() -> None:
-    w = nn.Parameter(torch.ones(2))
-    SAM().build([w]).step(lambda: torch.zeros(()))
-    assert w.tolist() == [1.0, 1.0]
-
-
-def test_statistics_move_in_the_first_pass_only() -> None:
-    net, inputs, targets = net_and_batch()
-    twin = copy.deepcopy(net)
-    torch.manual_seed(1)
-    step(SAM(rho=0.5).build(net.parameters(), model=net), net, inputs, targets)
-    torch.manual_seed(1)
-    twin(inputs)
-    assert all(map(torch.equal, net.buffers(), twin.buffers()))
+    w = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    slope, found = a @ w, gradient_used(SAM(rho=0.5, eps=0.0), w, lambda w: w @ a @ w / 2)
+    torch.testing.assert_close(found, a @ (w + 0.5 * slope / slope.norm()), rtol=1e-13, atol=0)
 
 
 def test_equals_pytorch_optimizer() -> None:
@@ -106,10 +46,10 @@ def test_equals_pytorch_optimizer() -> None:
     ours = SAM(rho=0.1, lr=0.1, momentum=0.9, weight_decay=0.01).build(net.parameters())
     theirs = peer.SAM(twin.parameters(), torch.optim.SGD, rho=0.1, lr=0.1, momentum=0.9, weight_decay=0.01)
     for _ in range(20):
-        step(ours, net, inputs, targets)
+        descend(ours, net, inputs, targets)
         theirs.zero_grad()
         F.cross_entropy(twin(inputs), targets).backward()  # type: ignore[no-untyped-call]  # torch's own signature
-        step(theirs, twin, inputs, targets)
+        descend(theirs, twin, inputs, targets)
     # the peer takes its norm in float32
     torch.testing.assert_close(list(net.parameters()), list(twin.parameters()), rtol=1e-6, atol=1e-8)
 

@@ -12,9 +12,11 @@ from typing import Any, Literal
 import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.errors import NeedError
-from paper_toolbox.kit.norms import NORMS
-from paper_toolbox.kit.storage import PLAIN, Storage
-from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper, buffers_kept, same_draws
+from paper_toolbox.kit import vector
+from paper_toolbox.kit.norms import is_norm
+from paper_toolbox.kit.passes import kept, repeatable
+from paper_toolbox.kit.precision import widen
+from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper
 from torch import Tensor, nn
 
 TINY = 1e-16  # added to the norm of the gradient, as the authors do
@@ -37,19 +39,8 @@ class SAMON(Wrapper):
     eta: float = param(0.01, "added to ASAM's scale", low=0)
     normalize_bias: bool = param(True, "ASAM's scale for biases and shifts, too; without: theirs is 1")
 
-    def build(  # type: ignore[override]  # without the model its norm layers are not known
-        self,
-        params: Iterable[Any],
-        *,
-        model: nn.Module,
-        engine: str = "eager",
-        storage: Storage = PLAIN,
-        steps_total: int | None = None,
-        steps_per_epoch: int | None = None,
-    ) -> torch.optim.Optimizer:
+    def build(self, params: Iterable[Any], *, model: nn.Module, **given: Any) -> torch.optim.Optimizer:  # type: ignore[override]  # a must
         """``model`` tells which tensors are gains and shifts of norm layers."""
-        given: dict[str, Any] = {"engine": engine, "storage": storage}
-        given |= {"steps_total": steps_total, "steps_per_epoch": steps_per_epoch}
         built: Any = super().build(params, model=model, **given)
         if self.scope != "all" and gains_and_shifts(model).isdisjoint(built.trained):
             raise NeedError(
@@ -60,29 +51,24 @@ class SAMON(Wrapper):
 
     def step(self, run: WrappedOptimizer, closure: Callable[[], Any]) -> Any:
         """``closure`` runs twice on the same batch, with the same dropout; buffers move in the first run only."""
-        with same_draws(run.trained):
-            loss = closure()
+        closure = repeatable(closure, run.trained, run.model)
+        loss = closure()
         model: Any = run.model
         inside, biases = gains_and_shifts(model), {p for n, p in model.named_parameters() if n.endswith("bias")}
         climbing = [p for p in run.moved() if self.scope == "all" or (p in inside) == (self.scope == "norm")]
-        start = [p.clone() for p in climbing]
-        for p, e in zip(climbing, self.ascent(climbing, biases), strict=True):
-            p.add_(e)
-        with buffers_kept(model):
+        with kept(climbing):
+            for p, e in zip(climbing, self.ascent(climbing, biases), strict=True):
+                p.add_(e)
             closure()
-        for p, w in zip(climbing, start, strict=True):
-            p.copy_(w)  # a copy is exact; subtracting would not be
         run.descend()
         return loss
 
     def ascent(self, climbing: list[Any], biases: set[Tensor]) -> list[Tensor]:
         """ε = ρ T² g / ‖T g‖₂ over all tensors ``climbing`` together, or ρ T sign(g); T = 1 is plain SAM."""
-        if not climbing:
-            return []
         scales = [self.scale(p, p in biases) for p in climbing]
         slopes = [t * p.grad.to(t.dtype) for t, p in zip(scales, climbing, strict=True)]
         if self.norm == "l2":
-            share = self.rho / (length(slopes) + TINY)
+            share = self.rho / (vector.norm(slopes) + TINY)
             units = [share.to(s.device) * s for s in slopes]
         else:
             units = [self.rho * s.sign() for s in slopes]
@@ -90,26 +76,15 @@ class SAMON(Wrapper):
 
     def scale(self, p: Tensor, is_bias: bool) -> Tensor:
         """T, in float32 or wider. p (*) -> (*) or ()."""
-        wide = p.to(torch.promote_types(p.dtype, torch.float32))
+        wide = widen(p)
         if self.adaptive == "none" or (is_bias and not self.normalize_bias):
             return wide.new_ones(())
         return self.eta + (wide.abs() if self.adaptive == "elementwise" else torch.linalg.vector_norm(wide))
 
 
-def length(tensors: list[Tensor]) -> Tensor:
-    """The norm of all numbers of ``tensors``; ()."""
-    norms = [torch.linalg.vector_norm(x) for x in tensors]
-    return torch.stack([n.to(norms[0].device) for n in norms]).square().sum().sqrt()
-
-
 def gains_and_shifts(model: nn.Module) -> set[Tensor]:
-    """The parameters of norm layers: torch's, those with a ``normalized_shape``, and those called …Norm or …Norm2d."""
-    found: set[Tensor] = set()
-    for layer in model.modules():
-        called = type(layer).__name__.lower().rstrip("123d").endswith("norm")
-        if called or isinstance(layer, NORMS) or hasattr(layer, "normalized_shape"):
-            found.update(layer.parameters(recurse=False))
-    return found
+    """The parameters of norm layers."""
+    return {p for layer in model.modules() if is_norm(layer) for p in layer.parameters(recurse=False)}
 
 
 @hookimpl

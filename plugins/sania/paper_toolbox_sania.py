@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from paper_toolbox import hookimpl, param
@@ -30,6 +30,10 @@ class Sania(Whole):
     f_star: float = param(0.0, "loss of a batch at the optimum: 0 where the model can fit all samples")
     beta2: float = param(0.999, "decay of the running means of adam and hutchinson", low=0, below=1)
     eps: float = param(1e-8, "the smallest B, under the root where there is one", above=0, search=(1e-12, 1.0))
+
+    @property
+    def traits(self) -> Any:  # type: ignore[override]  # a field decides
+        return {"hutchinson": ("least_loss", "second_order")}.get(self.variant, ("least_loss",))
 
     def init(self, p: Tensor) -> dict[str, Tensor]:
         return {"s": torch.zeros_like(widen(p))}

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 class SaRA(Whole):
     """AdamW on the entries with |θ₀| < τ; midway those that have grown are left where they are."""
 
+    traits = ("smallest", "trained")
+
     lr: float = param(5e-4, "step size", low=0, search=(1e-5, 1e-2))
     quantile: float = param(
         0.1, "share of all entries, the smallest, that is trained", above=0, high=1, search=(0.01, 1)

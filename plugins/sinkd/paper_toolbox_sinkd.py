@@ -22,6 +22,8 @@ PLAIN = 0.05  # costs reach 2: from this λ on exp(-2/λ) and its inverse are fa
 class SinKD(Loss):
     """Cross-entropy, the teacher's cross-entropy, and the cost of carrying one batch of outputs into the other."""
 
+    traits = ("above_zero", "no_forward", "no_second", "pairs")
+
     tau: float = param(2.0, "softens the outputs compared by the Sinkhorn distance", above=0)
     lam: float = param(0.1, "entropic regularization of the plan (λ)", above=0)
     iters: int = param(20, "Sinkhorn iterations", low=1)

@@ -19,6 +19,8 @@ WARM_UP = 15  # power iterations when attached, as torch does; being registered 
 class SpectralNorm(Normalizer):
     """Parametrizes the weight of every linear and convolutional layer as W / σ(W)."""
 
+    traits = ("weight_scale", "writes")
+
     n_power: int = param(1, "power iterations per forward pass in training", low=1)
     eps: float = param(1e-12, "smallest norm that is divided by", above=0)
     gain: bool = param(False, "learn a factor γ per layer: γ W / σ(W)")

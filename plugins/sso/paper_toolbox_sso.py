@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import torch
 from paper_toolbox import hookimpl, param
+from paper_toolbox.kit import vector
+from paper_toolbox.kit.passes import buffers_kept, repeatable
 from paper_toolbox.kit.precision import widen
 from paper_toolbox.kit.samples import Samples
 from paper_toolbox.kit.whole import Place, Whole, WholeOptimizer
-from paper_toolbox.kit.wrap import buffers_kept, same_draws
 from torch import Tensor, nn
 
 ENOUGH, SHRINK, GROW, TRIALS = 0.5, 0.9, 1.8, 100  # of the line search
@@ -59,7 +60,7 @@ class SSO(Whole):
                 with torch.enable_grad():
                     value = surrogate()
                     slopes = torch.autograd.grad(value, run.trained, materialize_grads=True)
-                if torch.stack([widen(x).square().sum() for x in slopes]).sum().sqrt() <= FLAT:
+                if vector.norm(slopes) <= FLAT:
                     break
                 if self.inner == "armijo":
                     armijo(run, places, slopes, surrogate, value)
@@ -72,11 +73,10 @@ class SSO(Whole):
 
     def surrogate(self, run: WholeOptimizer, closure: Samples, eta: float) -> tuple[Surrogate, Tensor]:
         """S, which calls the model alone, and the loss; every pass has the same draws, the first moves the buffers."""
-        anchors, losses, seed = [], [], int(torch.empty((), dtype=torch.int64).random_())
-        with same_draws(run.trained):
-            torch.manual_seed(seed)
-            outputs = [closure.outputs(inputs) for inputs, _ in closure.batches]
-        for z, (_, targets) in zip(outputs, closure.batches, strict=True):
+        anchors, losses = [], []
+        # its buffers are kept by the step, until the backward pass is done
+        look = repeatable(lambda: [closure.outputs(inputs) for inputs, _ in closure.batches], run.trained, None)
+        for z, (_, targets) in zip(look(), closure.batches, strict=True):
             with torch.enable_grad():
                 losses.append(closure.score(z.requires_grad_(), targets))
                 (g,) = torch.autograd.grad(losses[-1], z)
@@ -87,13 +87,8 @@ class SSO(Whole):
         scale = (run.common["sum"].sqrt() if self.ada else 1) / eta
 
         def surrogate() -> Tensor:
-            terms = []
-            with same_draws(run.trained):
-                torch.manual_seed(seed)
-                for (inputs, _), (z, g, rows) in zip(closure.batches, anchors, strict=True):
-                    away = closure.outputs(inputs) - z
-                    terms.append((g * away + scale * away.square() / (2 * rows)).sum())
-            return torch.stack(terms).mean()
+            pairs = [(now - z, g, rows) for now, (z, g, rows) in zip(look(), anchors, strict=True)]
+            return torch.stack([(g * d + scale * d.square() / (2 * rows)).sum() for d, g, rows in pairs]).mean()
 
         return surrogate, torch.stack(losses).mean()
 

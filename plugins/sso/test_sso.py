@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import numpy as np
 import oracle_sso
 import pytest
 import torch
@@ -13,44 +12,10 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from paper_toolbox.kit.samples import Samples
 from paper_toolbox.testing.optimizer import OptimizerSuite
-from paper_toolbox.testing.oracle import Array, Draw, array, fields
+from paper_toolbox.testing.oracle import Draw, array, fields
+from paper_toolbox.testing.sample_problem import SampleProblem, data, flat, half_squares, net, outputs, slopes
 from paper_toolbox_sso import SSO
 from torch import Tensor, nn
-
-INPUTS, CLASSES = 3, 3
-
-
-def half_squares(outputs: Tensor, targets: Tensor) -> Tensor:
-    """|f - y|² / 2, y one-hot; the mean over the samples."""
-    return (outputs - F.one_hot(targets, outputs.shape[1])).square().sum(1).mean() / 2
-
-
-LOSSES: dict[str, Any] = {"squares": half_squares, "entropy": F.cross_entropy}
-
-
-class Layer(nn.Module):
-    """Three tanh(x Wᵀ + b): its outputs and Jacobian are known."""
-
-    def __init__(self, w: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(w[: INPUTS * CLASSES].view(CLASSES, INPUTS).clone())
-        self.bias = nn.Parameter(w[INPUTS * CLASSES :].clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 3 * F.linear(x, self.weight, self.bias).tanh()
-
-
-def outputs(w: Array, x: Array) -> Array:
-    """(b, c)."""
-    weight, bias = w[: INPUTS * CLASSES].reshape(CLASSES, INPUTS), w[INPUTS * CLASSES :]
-    return np.asarray(3 * np.tanh(x @ weight.T + bias))
-
-
-def slopes(w: Array, x: Array) -> Array:
-    """(b, c, P)."""
-    rise = 3 - outputs(w, x) ** 2 / 3
-    weight = np.einsum("bc,cj,bi->bcji", rise, np.eye(CLASSES), x).reshape(len(x), CLASSES, -1)
-    return np.concatenate([weight, rise[:, :, None] * np.eye(CLASSES)], 2)
 
 
 class TestSSO(OptimizerSuite):
@@ -67,36 +32,10 @@ class TestSSO(OptimizerSuite):
 
     def pairs(self, draw: Draw) -> Iterator[tuple[Any, ...]]:
         """Batches of several sizes, one or two a step."""
-        method, kind = fields(draw, self.method, self.ranges), draw(st.sampled_from(sorted(LOSSES)))
-        random = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-        sizes = draw(st.lists(st.lists(st.sampled_from([1, 2, 5]), min_size=1, max_size=2), min_size=1, max_size=4))
-        steps, epoch = [[batch(random, size) for size in some] for some in sizes], draw(st.sampled_from([None, 1, 3]))
-        w = torch.randn(INPUTS * CLASSES + CLASSES, generator=random, dtype=torch.float64)
-        layer = Layer(w)
-        optimizer: Any = method.build(layer.parameters(), steps_per_epoch=epoch)
-        for batches in steps:
-            optimizer.step(Samples(layer, batches, LOSSES[kind]))
-        given = [[(array(x), y.numpy()) for x, y in batches] for batches in steps]
-        yield flat(layer), oracle_sso.sso(array(w), outputs, slopes, given, kind, epoch or 1, **vars(method))
-
-
-def batch(random: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
-    x = torch.randn(size, INPUTS, generator=random, dtype=torch.float64)
-    return x, torch.randint(CLASSES, (size,), generator=random)
-
-
-def flat(model: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def net() -> Any:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-
-
-def data(size: int = 12) -> tuple[Tensor, Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    return torch.randn(size, 4, generator=draw, dtype=torch.float64), torch.arange(size) % 3
+        problem, method = SampleProblem.drawn(draw), fields(draw, self.method, self.ranges)
+        epoch, start = draw(st.sampled_from([None, 1, 3])), array(problem.start)
+        expected = oracle_sso.sso(start, outputs, slopes, *problem.given, epoch or 1, **vars(method))
+        yield problem.end(method, steps_per_epoch=epoch), expected
 
 
 @pytest.mark.exact

@@ -26,6 +26,7 @@ class TrAct(Wrapper):
 
     around = ("none", "gradient")
     closure = "gradient"
+    traits = ("plain_weights",)
 
     lam: float = param(
         0.1, "λ: how far the weights stay from solving for the pre-activations", above=0, search=(0.01, 1)

@@ -27,6 +27,7 @@ class TrainedRankPruning(Compressor):
     Differs: the training starts from the given model, lr falls along a cosine, and strided layers are split as well.
     """
 
+    traits = ("low_rank",)
     period: int = param(20, "steps from one projection to the next", low=1)
     energy: float = param(0.98, "share of the squared singular values that a projection keeps", above=0, high=1)
     lam: float = param(3e-4, "weight of the nuclear norm's sub-gradient", low=0)
@@ -99,9 +100,8 @@ class TrainedRankPruning(Compressor):
             u, s, vh = self.project(layer, self.value_threshold)
             ranks.append(f"{path} {len(s)}")
             if lowrank.pays(len(s), len(u), vh.shape[1]):
-                surgery.replace(
-                    model, path, lowrank.factorized(layer, u * s.sqrt(), s.sqrt()[:, None] * vh, self.scheme)
-                )
+                factors = lowrank.factorized(layer, u * s.sqrt(), s.sqrt()[:, None] * vh, self.scheme)
+                surgery.replace(model, path, factors)
                 changed = True
         if not changed:
             raise NothingChanged(f"trained_rank_pruning split 0 layers: their ranks are too high ({', '.join(ranks)})")

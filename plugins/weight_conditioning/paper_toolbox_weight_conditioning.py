@@ -16,6 +16,8 @@ from torch import Tensor, nn
 class WeightConditioning(Normalizer):
     """Parametrizes the weight of every linear and convolutional layer as E W, E = diag(1 / ‖W_i‖)."""
 
+    traits = ("fixed_length", "weight_scale")
+
     mode: Literal["row", "column", "row_column"] = param(
         "row", "what gets equal length: rows, columns, or rows and then columns"
     )

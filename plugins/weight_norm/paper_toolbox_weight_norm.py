@@ -17,6 +17,7 @@ from torch import Tensor, nn
 class WeightNorm(Normalizer):
     """Parametrizes the weight of every linear and convolutional layer as g v / ‖v‖, one g per output unit."""
 
+    traits = ("splits", "weight_scale")
     data_init: bool = param(True, "with batches: redraw v, set g and b from the first one; off for a trained model")
     init_std: float = param(0.05, "standard deviation of the redrawn v", above=0)
     mean_only_bn: bool = param(False, "subtract the batch mean of what each layer gives")

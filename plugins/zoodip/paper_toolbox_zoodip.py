@@ -5,18 +5,16 @@ Seo et al., "Efficient Personalization of Quantized Diffusion Model without Back
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 from paper_toolbox import hookimpl, param
-from paper_toolbox.errors import NeedError
+from paper_toolbox.kit.memory import afford
+from paper_toolbox.kit.passes import moved, repeatable
 from paper_toolbox.kit.precision import widen
 from paper_toolbox.kit.whole import Place, Whole, WholeOptimizer
-from paper_toolbox.kit.wrap import buffers_kept, same_draws
 from torch import Tensor, nn
 
 
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 class ZOODiP(Whole):
     """Adam on n finite differences along random z, less the directions in which w has hardly moved (Algorithm 1)."""
 
+    traits = ("differences",)
     closure = "loss"
 
     lr: float = param(0.01, "step size", low=0, search=(1e-4, 0.1))
@@ -37,9 +36,10 @@ class ZOODiP(Whole):
     def build(self, params: Iterable[Any], *, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Refused where the ``tau`` points do not fit into memory; ``model`` keeps its buffers in passes beside w."""
         run = WholeOptimizer(self, params, model)
-        afford(self.tau, 5 * 8 * sum(p.numel() for p in run.trained), torch.device("cpu"))  # float64, while analysed
+        each = 5 * 8 * sum(p.numel() for p in run.trained)  # float64, while analysed
+        afford("zoodip.tau", self.tau, each, torch.device("cpu"))
         for device in {p.device for p in run.trained}:  # where history and V are
-            afford(self.tau, sum(2 * p.numel() * widen(p).element_size() for p in run.trained), device)
+            afford("zoodip.tau", self.tau, sum(2 * p.numel() * widen(p).element_size() for p in run.trained), device)
         return run
 
     def init(self, p: Tensor) -> dict[str, Tensor]:
@@ -50,11 +50,11 @@ class ZOODiP(Whole):
     def step(self, run: WholeOptimizer, closure: Callable[[], Tensor]) -> Tensor:
         """n + 1 forward passes on the same batch, with the same dropout; buffers move in the first one only."""
         directions = [[torch.randn_like(p) for p in run.trained] for _ in range(self.n)]
-        with same_draws(run.trained):
-            loss = closure()
+        closure = repeatable(closure, run.trained, run.model)
+        loss = closure()
         total = [torch.zeros_like(p, dtype=widen(p).dtype) for p in run.trained]
         for z in directions:
-            with buffers_kept(run.model), moved(run.trained, z, self.mu), same_draws(run.trained):
+            with moved(run.trained, z, self.mu):
                 slope = (widen(closure()) - widen(loss)) / self.mu
             for g, x in zip(total, z, strict=True):
                 g.add_(widen(x) * slope)
@@ -92,27 +92,6 @@ def rare_directions(history: Sequence[Tensor], nu: float) -> list[Tensor]:
     held, rank = s.square().cumsum(0), int((s.square() > torch.finfo(s.dtype).eps).sum())
     start = int((held <= (1 - nu) * held[-1]).sum()) + 1
     return list(v[start:rank].split([h.shape[1] for h in history], 1))  # behind the rank they are arbitrary
-
-
-@contextmanager
-def moved(tensors: Sequence[Tensor], along: Sequence[Tensor], by: float) -> Iterator[None]:
-    """Inside, ``tensors`` lie ``by`` times ``along`` further; they come back exactly."""
-    before = [p.clone() for p in tensors]
-    try:
-        for p, z in zip(tensors, along, strict=True):
-            p.add_(z, alpha=by)
-        yield
-    finally:
-        for p, w in zip(tensors, before, strict=True):
-            p.copy_(w)
-
-
-def afford(tau: int, each: int, device: torch.device) -> None:
-    """Refuse ``tau`` points of ``each`` bytes where there is no room for them."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if tau * each > free:
-        there = f"on {device}, where {free} are free: at most {free // each} points would fit"
-        raise NeedError(f"zoodip.tau = {tau}: needs {tau * each} bytes {there}")
 
 
 @hookimpl

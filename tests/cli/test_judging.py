@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def test_a_run_is_told_inspected_and_reproduced(
     file = str(tmp_path / "run" / "model.onnx")
     status, out, _ = toolbox(capsys, monkeypatch, "inspect", file, "--provider", "cpu")
     assert status == 0
-    assert "adamp" in out
+    assert re.search(r"accuracy\s+0\.\d+  \(95 %: 0\.\d+ … [01]\.?\d*\)", out)
+    assert re.search(r"adamp\s+optimizer\s+paper-toolbox-adamp 0\.1\.0\s+[0-9a-f]{12}\s+https://", out)
+    assert re.search(r"layers\.\d+\s+Gemm|layers\.\d+\s+FusedGemm", out)
     status, out, _ = toolbox(capsys, monkeypatch, "reproduce", file, "--out", str(tmp_path / "again"))
     assert status == 0
     assert "equal" in out
@@ -68,6 +71,9 @@ def test_a_run_is_told_inspected_and_reproduced(
         (["report", "nowhere"], "nowhere is not a run folder"),
         (["inspect", "nowhere.onnx"], "nowhere.onnx is missing"),
         (["reproduce", "nowhere.onnx"], "nowhere.onnx is missing"),
+        (["compress", "--resume"], "--resume needs --out FOLDER"),
+        (["compress", "--resume", "--out", "nowhere"], "nothing to resume in nowhere"),
+        (["compress", "run", "--resume", "--out", "out"], "give it no run and no options"),
     ],
 )
 def test_errors_are_one_line(

@@ -47,3 +47,23 @@ def test_a_need_that_nobody_knows_is_the_plugins_fault() -> None:
 
 def test_every_hint_belongs_to_a_need() -> None:
     assert needs.HINTS.keys() <= needs.MEANING.keys()
+
+
+class Above:
+    def build(self, params: Any, *, model: Any = None, engine: str = "eager", **rest: Any) -> None: ...
+
+
+class Below(Above):
+    def build(self, params: Any, *, model: Any, steps_total: int, **given: Any) -> None: ...
+
+
+class Lowest(Below):
+    def build(self, params: Any, *, step: int, **given: Any) -> None: ...
+
+
+def test_an_overriding_verb_passes_on_what_the_one_above_asks_for() -> None:
+    below = {"engine": False, "model": True, "steps_total": True}
+    assert needs.of(Above().build) == {"model": False, "engine": False}
+    assert needs.of(Below().build) == below
+    assert needs.of(Lowest().build) == {**below, "step": True}
+    assert needs.of(lambda x, **rest: x) == {}

@@ -47,6 +47,20 @@ class Odd(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Heavy(Rule):
+    """A state that only some values of a field ask for."""
+
+    lr: float = param(0.1, "step size", low=0)
+    momentum: float = param(0.0, "share that is kept", low=0)
+
+    def init(self, p: Tensor) -> dict[str, Tensor]:
+        return {"v": torch.zeros_like(p)} if self.momentum else {}
+
+    def update(self, p: Tensor, grad: Tensor, state: State) -> None:
+        p.sub_(state["v"].mul_(self.momentum).add_(grad) if self.momentum else grad, alpha=self.lr)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rows(Rule):
     """Each row is divided by its own root mean square, and by the root of its length."""
 
@@ -233,3 +247,27 @@ def test_a_closure_is_run_with_gradients_and_its_loss_returned() -> None:
 
 def test_the_driver_is_what_method_returns() -> None:
     assert isinstance(method_module("adamw", "optimizer").build(tensors()), RuleOptimizer)
+
+
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_a_field_that_is_zero_no_longer_gets_its_state(engine: str) -> None:
+    p = nn.Parameter(torch.ones(3))
+    optimizer = method_module("sgd", "optimizer", lr=1.0).build([p], engine=engine)
+    for momentum, place in ((0.0, 0.0), (0.5, -1.0), (0.5, -2.5)):
+        optimizer.param_groups[0]["momentum"] = momentum
+        p.grad = torch.ones(3)
+        optimizer.step()
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        torch.testing.assert_close(p.data, torch.full((3,), place))
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_a_field_that_is_switched_on_later_gets_its_state(engine: Any) -> None:
+    points = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(4))]
+    optimizer = Heavy().build(points, engine=engine)
+    for momentum, idle in ((0.0, False), (0.5, True), (0.5, False)):  # one has no gradient when it is switched on
+        optimizer.param_groups[0]["momentum"] = momentum
+        points[0].grad, points[1].grad = torch.ones(2, 3), None if idle else torch.ones(4)
+        optimizer.step()
+    torch.testing.assert_close(points[0].detach(), torch.full((2, 3), -0.1 * (1 + 1 + 1.5)))
+    torch.testing.assert_close(points[1].detach(), torch.full((4,), -0.1 * (1 + 1)))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from paper_toolbox.engine import compare as compare_module
 from paper_toolbox.engine.compare import compare
-from paper_toolbox.engine.compare_report import report, said
+from paper_toolbox.engine.compare_report import report, said, sentence
 from paper_toolbox.engine.comparison import Comparison, methods_of, values_of
 from paper_toolbox.engine.progress import Silent
 from paper_toolbox.engine.search_space import drawn, ranges
@@ -54,13 +54,14 @@ def test_a_report_tells_all(done: tuple[Comparison, Path]) -> None:
     assert [row["method"] for row in rows] == ["adamw", "sgd", "adamw+max_sup"]
     page = (out / "report.html").read_text("utf-8")
     assert "http" not in page.replace("http://www.w3.org", "")
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert all(f"<code>{row['method']}</code>" in page for row in rows)
     with (out / "comparison.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 9
     assert all(math.isfinite(float(line["value"])) for line in lines)
     assert json.loads((out / "comparison.json").read_text("utf-8"))["rows"] == rows
+    assert all(row["memory"] > 4 * 200 for row in rows)  # bytes of the weights alone
     assert len(made.trials["sgd"]) == 2
     assert {said(row) for row in rows} >= {"the first"}
 
@@ -109,11 +110,12 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_stops_early_when_all_is_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_module, "LOOKS", (9, 12))
-    made = comparison("adamw", "sgd", sets=("adamw.lr=0.05", "sgd.lr=1e-6"), seeds=30, stop_early=True)
+def test_it_stops_early_when_all_is_decided(tmp_path: Path) -> None:
+    made = comparison("adamw", "sgd", sets=("adamw.lr=0.05", "sgd.lr=1e-6"), seeds=12, stop_early=True)
     compare(made, tmp_path / "out", show=Silent())
-    assert len(made.results["sgd"]) == 9
+    assert len(made.results["sgd"]) == made.looks[0] < 12
+    with pytest.raises(ArtifactError, match="another comparison"):  # looks that are planned stay as they are
+        compare(dataclasses.replace(made, seeds=13), tmp_path / "out", resume=True, show=Silent())
 
 
 def test_fields_go_to_the_methods_that_have_them() -> None:
@@ -126,6 +128,38 @@ def test_fields_go_to_the_methods_that_have_them() -> None:
         methods_of(Host(), None, ["adamw", "adamw"], [], FLAGS)
     with pytest.raises(ParamError, match="is not a method of this run"):
         methods_of(Host(), None, ["adamw", "sgd"], ["adamp.lr=1"], FLAGS)
+
+
+def test_what_a_run_has_but_one_of_replaces_that_of_the_recipe() -> None:
+    base = assemble(Host(), None, ["adamw", "cross_entropy", "weight_norm"], ["adamw.lr=0.02", "adamw.eps=1e-6"], FLAGS)
+    recipes = methods_of(Host(), base, ["adamw", "adamp", "max_sup"], [], {})
+    names = {label: {c.name for c in recipe.plugins} for label, recipe in recipes.items()}
+    assert names == {
+        "adamw": {"adamw", "cross_entropy", "weight_norm"},
+        "adamp": {"adamp", "cross_entropy", "weight_norm"},
+        "max_sup": {"adamw", "max_sup", "weight_norm"},
+    }
+    assert next(c.fields["lr"] for c in recipes["adamw"].plugins if c.name == "adamw") == 0.02
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path: Path) -> None:
+    with pytest.raises(NeedError, match="int8"):
+        compare(comparison("adamw", "int8"), tmp_path / "out", show=Silent())
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ArtifactError, match="holds no comparison: --resume needs --out FOLDER"):
+        compare(comparison("adamw", "sgd"), tmp_path / "out", resume=True, show=Silent())
+
+
+def test_the_sentence_says_how_sure_it_is() -> None:
+    """With looks that were not planned, and with too few seeds for any verdict."""
+    rows = [{"method": name, "seeds": 12, "failed": 0, "verdict": v} for name, v in (("a", ""), ("b", "better"))]
+    found = {"rows": rows, "metric": "accuracy", "looks": [6, 12], "level": 0.1}
+    said_ = "Accuracy with 12 seeds: b better than a (an error in any of these has a probability of at most 10%, since"
+    assert sentence(found).startswith(said_)
+    few = [row | {"seeds": 5, "verdict": "undecided"} for row in rows]
+    assert (
+        sentence(found | {"rows": few}) == "Accuracy with 5 seeds: b undecided. A verdict on 1 takes 6 seeds at least."
+    )
 
 
 def test_values_are_drawn_within_their_ranges() -> None:

@@ -200,6 +200,14 @@ def test_csv_encodes_text_and_recognises_the_task(tmp_path: Path) -> None:
     assert open_data(f"{tmp_path / 't.csv'}?target=x").task.kind == "regression"  # a bare path
 
 
+def test_a_table_remembers_what_was_predicted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,label\n" + "".join(f"{i},{i * i},{'xy'[i % 2]}\n" for i in range(20)))
+    (tmp_path / "new.csv").write_text("more,label,b,a\n1,x,4,2\n")
+    record = open_data(f"csv:{tmp_path / 't.csv'}?target=label").preprocessing
+    new = open_data(f"csv:{tmp_path / 'new.csv'}", validation=1, preprocessing=record)  # without ?target=
+    assert (new.validation.targets.tolist(), new.task.inputs[0].shape) == ([0], (2,))
+
+
 def test_npz_labels_become_classes_by_value(npz: Write) -> None:
     data = open_data(npz(x=np.random.rand(12, 2), y=np.array([-1, 5] * 6)))
     assert data.task.classes == ("-1", "5")

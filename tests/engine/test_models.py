@@ -223,7 +223,7 @@ class TestTransformers:
     def test_random_weights_take_the_sizes_of_the_data(self) -> None:
         self._bert().save_pretrained(self.folder)
         model = open_model(f"hf:{self.folder}?pretrained=false", SEQUENCES, Host())
-        assert next(p for n, p in model.named_parameters() if "word_embeddings" in n).shape[0] == 9
+        assert next(p for n, p in model.named_parameters() if "word_embeddings" in n).shape[0] == 10  # and the padding
 
     def test_images(self) -> None:
         config = self.transformers.ViTConfig(

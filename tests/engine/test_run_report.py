@@ -47,7 +47,8 @@ def test_of_numbers(tmp_path: Path) -> None:
     run = trained(tmp_path, data="diabetes", model="mlp?hidden=16")
     found = report(run, Host())["rmse"]
     assert found["value"] == pytest.approx(run.figures["rmse"], rel=1e-5)
-    assert "Predicted against true" in titles(run)
+    saw = ["What it saw: closest", "What it saw: farthest"]
+    assert titles(run) == ["Methods", "Learning curve", "Predicted against true", *saw, "Recipe"]
     assert 100 < float(outcome(run, Host()).targets.mean()) < 200, "the targets are in their own unit"
 
 
@@ -55,7 +56,11 @@ def test_of_text(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT, "utf-8")
     run = trained(tmp_path, data=f"text:{tmp_path}/text.txt?length=16", model="gpt?width=16&depth=1&heads=2")
     assert report(run, Host())["accuracy"]["value"] == pytest.approx(run.figures["accuracy"])
-    assert titles(run) == ["Methods", "Learning curve", "Recipe"]
+    errors, saw = ["Calibration", "Most frequent confusions"], ["What it saw: right", "What it saw: wrong"]
+    assert titles(run) == ["Methods", "Learning curve", *errors, *saw, "Recipe"]
+    passages = (run.folder / "report.html").read_text("utf-8").split('<p class="passage">')[1:]
+    assert len(passages) == 6
+    assert all("background: rgba(" in passage and "% sure" in passage for passage in passages)
 
 
 def test_calibration_of_one_that_knows_what_it_does_not_know() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -14,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paper_toolbox import artifact
-from paper_toolbox.artifact import Artifact
+from killing import KillAt, in_a_child
+from paper_toolbox.artifact import Artifact, created
 from paper_toolbox.engine import keep
 from paper_toolbox.engine.compare import compare
 from paper_toolbox.engine.comparison import Comparison, methods_of, values_of
 from paper_toolbox.engine.progress import Silent
 from paper_toolbox.engine.train import train
-from paper_toolbox.errors import ArtifactError, ModelError
-from paper_toolbox.files import locked, sha256
+from paper_toolbox.errors import ArtifactError
+from paper_toolbox.files import locked, sha256, write_json
 from paper_toolbox.host import Host
 from paper_toolbox.recipe import Recipe, assemble
 
@@ -44,38 +43,9 @@ def recipe(*plugins: str, **more: Any) -> Recipe:
     return assemble(Host(), None, plugins, (), flags | more)
 
 
-class KillAt(Silent):
-    """Kills its process at the given step, or by the clock after so many seconds, in the midst of whatever it does."""
-
-    def __init__(self, step: int | None, seconds: float | None = None) -> None:
-        self.step = step
-        if seconds is not None:
-            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-
-    def advance(self, done: int, text: Callable[[], str]) -> None:
-        if done == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_a_child(work: Callable[[], Any]) -> int:
-    """How a forked process that does ``work`` ends: 0, or minus the signal that killed it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:  # pytest must not run on in the child
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
 def go_on(chosen: Recipe, out: Path, show: Callable[[], Silent]) -> Artifact:
     """Begin the run, or continue what is there of it."""
-    begun = (out / "recipe.yaml").exists()
-    if out.is_dir() and not begun:
-        out.rmdir()  # killed before anything was written
+    begun = out.is_dir()
     return train(Recipe() if begun else chosen, out, Host(), resume=begun, show=show())
 
 
@@ -132,29 +102,38 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert train(Recipe(), out, Host(), resume=True, show=Silent()).figures
 
 
+def test_a_comparison_in_use_is_refused(tmp_path: Path) -> None:
+    flags = {"data": "wine", "model": "mlp?hidden=8&depth=1", "epochs": 2, "device": "cpu"}
+    comparison = Comparison(dict(methods_of(Host(), None, ["adamw", "sgd"], [], flags)), seeds=2)
+    write_json(tmp_path / "plan.json", comparison.plan())
+    with locked(tmp_path), pytest.raises(ArtifactError, match="is in use: another process works in it"):
+        compare(comparison, tmp_path, resume=True, show=Silent())
+
+
+def test_of_two_that_begin_at_once_one_gets_the_folder(tmp_path: Path) -> None:
+    def begin(name: str, meanwhile: Callable[[], Any] = int) -> None:
+        with created(tmp_path / "run") as new:
+            (new / name).touch()
+            meanwhile()
+
+    with pytest.raises(ArtifactError, match=r"cannot create .*run: Directory not empty"):
+        begin("mine", lambda: in_a_child(lambda: begin("theirs")))
+    assert [file.name for file in tmp_path.rglob("*")] == ["run", "theirs"]
+
+
+def test_an_empty_folder_is_as_good_as_none(tmp_path: Path) -> None:
+    assert train(recipe("adamp", epochs=1), tmp_path, Host(), show=Silent()).folder == tmp_path
+
+
 def test_a_changed_plugin_or_number_of_processes_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
     in_a_child(lambda: train(recipe("adamp"), out, Host(), show=KillAt(12)))
-    known = artifact.provenance
+    known = keep.provenance
 
     def later(choices: Any) -> Any:
         return [{**each, "version": "9.9"} for each in known(choices)]
 
-    monkeypatch.setattr(keep.artifact, "provenance", later)
+    monkeypatch.setattr(keep, "provenance", later)
     with pytest.raises(ArtifactError, match=r"paper-toolbox-adamp was 0\.1\.0 and is 9\.9; .*--accept-changes"):
         train(Recipe(), out, Host(), resume=True, show=Silent())
     assert train(Recipe(), out, Host(), resume=True, accept_changes=True, show=Silent()).figures
-
-
-@pytest.mark.parametrize(
-    ("plugins", "sets", "said"),
-    [
-        (["sgd"], ["sgd.lr=1e20"], r"first, in step \d+, the output of .* \(Linear\)"),
-        (["sgd", "weight_norm"], ["sgd.lr=1e3"], r"first, in step \d+, .* after the step of sgd"),
-    ],
-)
-def test_a_loss_that_is_lost_is_traced(plugins: list[str], sets: list[str], said: str, tmp_path: Path) -> None:
-    flags = {"model": "mlp?hidden=8", "epochs": 2, "device": "cpu"}
-    with pytest.raises(ModelError, match=said):
-        train(assemble(Host(), None, plugins, sets, flags), tmp_path / "run", Host(), show=Silent())
-    assert not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ from paper_toolbox_cli.app import app
 
 ROOT = Path(__file__).parents[2]
 CARDS = [folder / "README.md" for folder in documents.folders(ROOT)]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *CARDS]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "models.md", *CARDS]
 OWN = {"NAME", "my_method", "my_loss", "X", "A", "B"}  # names that stand for the reader's own
 #: A figure that was measured: 2.4 ×, 12 ms, to 1e-12, 95 %. It belongs between the marks of the proof.
 UNITS, CLOSE = r"(?:×|%|ms\b|µs\b|s\b|MB\b|GB\b|points\b)", r"(?:\bto|\bwithin|≤|\bmeasured|\bby)"
@@ -88,7 +88,8 @@ def names(model: str, regression: bool, folder: Path) -> dict[str, Any]:
     known |= {"inputs": images, "targets": torch.randn(12, 10) if regression else targets, "logits": logits}
     known |= {"predictions": logits if regression else logits.argmax(1).detach(), "embeddings": logits}
     known |= {"mask": torch.ones(12, 1, 8, 8), "epoch": 1, "epochs": 10, "criterion": F.cross_entropy, "task": TASK}
-    return known | {"loader": [(images, targets)] * 3, "path": folder / "model.onnx", **optimizer_like}
+    places = {"folder": folder, "path": folder / "model.onnx"}
+    return known | {"loader": [(images, targets)] * 3, **places, **optimizer_like}
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: str(card.parent.name))

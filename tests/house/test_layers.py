@@ -14,7 +14,7 @@ CORE = ROOT / "core" / "paper_toolbox"
 CONTRACT = {"errors", "method", "kinds", "needs", "task"}
 CATALOG = {*CONTRACT, "hookspecs", "registry", "proof", "catalog"}
 HOST = {*CATALOG, "host"}
-FILES = {*HOST, "files", "recipe", "artifact"}
+FILES = {*HOST, "files", "recipe", "provenance", "artifact"}
 MAY = {
     "errors": set(),
     "task": set(),
@@ -28,6 +28,7 @@ MAY = {
     "__init__": HOST,
     "files": {"errors"},
     "recipe": FILES,
+    "provenance": FILES,
     "artifact": FILES,
     "scaffold": HOST,
     "proof": set(),
@@ -37,6 +38,7 @@ MAY = {
     "prove_all": {*FILES, "prover", "documents"},
     "kit": CONTRACT,
     "models": {*CONTRACT, "kit", "hookspecs", ""},
+    "observers": {*CONTRACT, "hookspecs", "files"},
     "testing": {*CONTRACT, "kit"},
     "engine": {*FILES, "kit", "models"},
 }

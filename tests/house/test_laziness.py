@@ -36,7 +36,7 @@ def test_commands_that_read_metadata(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "compress", "export", "run", "attribute", "measure", "check", "new", "parity"]
+    "command", ["train", "compress", "export", "run", "attribute", "measure", "check", "new", "parity", "why"]
 )
 def test_help_of_commands_that_work(command: str) -> None:
     assert not loaded(COMMAND.format(words=[command, "--help"]))

@@ -59,7 +59,8 @@ def test_the_pyproject_has_the_common_shape(folder: Path) -> None:
     assert project["license"] == "Apache-2.0"
     assert project["requires-python"] == ">=3.11"
     assert "paper-toolbox-core>=0.1,<1" in project["dependencies"]
-    assert project["urls"]["Paper"].startswith("https://")
+    url = "Documentation" if "paper_toolbox.observer" in project["entry-points"] else "Paper"
+    assert project["urls"][url].startswith("https://")
     assert all(group.startswith("paper_toolbox.") for group in project["entry-points"])
     modules = {module for entries in project["entry-points"].values() for module in entries.values()}
     assert modules == {f"paper_toolbox_{folder.name}"}

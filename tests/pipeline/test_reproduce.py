@@ -54,6 +54,8 @@ def test_a_file_is_inspected(made: tuple[Artifact, Path]) -> None:
     assert [each["name"] for each in found["told"]["chain"]] == ["structured_pruning", "int8"]
     assert [each["command"] for each in found["told"]["chain"]] == [1, 2]
     assert found["told"]["figures"] == run.figures
+    assert found["told"]["interval"]["low"] < run.figures["accuracy"] < found["told"]["interval"]["high"]
+    assert all(len(each["code_sha256"]) == 64 for each in found["told"]["plugins"])
     assert found["integers"]["integer"]
     assert found["integers"]["unfused"] == []
     assert found["export"]["parity"]
@@ -77,7 +79,9 @@ def test_a_run_is_reproduced_bit_for_bit(made: tuple[Artifact, Path], tmp_path: 
 @pytest.mark.slow
 def test_another_run_is_told_from_it(made: tuple[Artifact, Path], tmp_path: Path) -> None:
     other = told_otherwise(made[1], tmp_path / "other.onnx", "recipe", lambda r: r | {"seed": 1})
-    with pytest.raises(GateMissed, match=r"is not reproduced bit for bit \(accuracy 0\.\d+ and 0\.\d+\)") as missed:
+    other = told_otherwise(other, other, "plugins", lambda each: [each[0] | {"code_sha256": "0"}, *each[1:]])
+    said = r"bit for bit \(accuracy 0\.\d+ and 0\.\d+\): paper-toolbox-adamp 0\.1\.0 was changed since \(its code is"
+    with pytest.raises(GateMissed, match=said) as missed:
         reproduce(other, tmp_path / "again", Host(), show=Silent())
     assert missed.value.report["weights_sha256"]["file"] != missed.value.report["weights_sha256"]["again"]
 

@@ -8,17 +8,30 @@ from typing import Annotated, Any
 import typer
 
 from .. import output
-from ..options import Json, Out, Plugin, Set
+from ..options import Json, Out, Set, complete_method
+
+Compared = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        "-p",
+        metavar="NAME[+NAME]",
+        help="A method, or several together as in adamp+max_sup; the first named is what the others are compared with.",
+        autocompletion=complete_method,
+    ),
+]
 
 
 def compare(
     recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="YAML recipe; options win over it.")] = None,
-    plugin: Plugin = None,
+    plugin: Compared = None,
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each method, paired by seed.")] = 10,
     tune: Annotated[
         int, typer.Option(min=0, help="Tries for each method's fields before; 0 takes them as they are.")
     ] = 0,
-    stop_early: Annotated[bool, typer.Option("--stop-early", help="Stop as soon as all is decided.")] = False,
+    stop_early: Annotated[
+        bool, typer.Option("--stop-early", help="Look now and then, and stop when all is decided.")
+    ] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at once; as many as cores by default.")] = None,
     set_: Set = None,
     model: Annotated[str | None, typer.Option(metavar="SRC", help="As for train.")] = None,
@@ -29,7 +42,7 @@ def compare(
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in --out, with more --seeds perhaps.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare methods with the first one named, over paired seeds: a verdict, a table and a report."""
@@ -53,18 +66,13 @@ def compare(
 
 
 def _show(rows: list[dict[str, Any]], folder: Path, as_json: bool) -> None:
-    from paper_toolbox.engine.compare_report import said
+    from paper_toolbox.engine.compare_report import decimals, shown
 
     if as_json:
         output.print_json({"folder": str(folder), "rows": rows})
         return
-    shown = []
-    for row in rows:
-        numbers = (_number(row[key]) for key in ("mean", "gain", "p"))
-        shown.append((row["method"], *numbers, said(row), f"{1e3 * (row['step_s'] or 0):.2f}"))
-    output.print_table(("method", "mean", "gain", "p", "verdict", "ms a step"), shown)
+    columns = {"method": "method", "value": "mean ± sd", "gain": "gain", "interval": "95 %", "p": "p"}
+    columns |= {"verdict": "verdict", "step": "ms a step", "memory": "MiB"}
+    cells = [shown(row, decimals(rows)) for row in rows]
+    output.print_table(tuple(columns.values()), [tuple(each[key] for key in columns) for each in cells])
     output.print_figures({"report": str(folder / "report.html")})
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

@@ -11,17 +11,20 @@ import typer
 from paper_toolbox.errors import GateMissed, ParamError
 
 from .. import output
-from ..options import Json, Out, Plugin, Run, Set
+from ..options import Json, Out, Plugin, Set
 
 if TYPE_CHECKING:
     from paper_toolbox.artifact import Artifact
+    from paper_toolbox.host import Host
     from paper_toolbox.recipe import Recipe
 
 ROWS = ("accuracy", "rmse", "precision", "parameters", "nonzero", "macs", "onnx_bytes", "latency_ms")
 
 
 def compress(
-    run: Run,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Run folder of `toolbox train` or `toolbox compress`.")
+    ] = None,
     plugin: Plugin = None,
     set_: Set = None,
     finetune: Annotated[
@@ -39,27 +42,31 @@ def compress(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of the batch whose latency is measured.")] = 64,
     out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the compression in --out.")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Resume although plugins changed since.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make the model of a run smaller or faster, by one method or a chain."""
-    from paper_toolbox.artifact import Artifact, refuse_existing
+    if resume and (run or plugin or set_ or finetune or finetune_epochs or max_drop or min_speedup or max_size):
+        raise ParamError("--resume continues the compression in --out as it was begun: give it no run and no options")
+    if run is None and not resume:
+        raise typer.BadParameter("name the run folder to make smaller", param_hint="RUN")
+    from paper_toolbox.artifact import refuse_existing
     from paper_toolbox.host import Host
     from paper_toolbox.recipe import assemble
 
-    refuse_existing(out)
+    if not resume:
+        refuse_existing(out)
     host = Host()
-    limit = _bytes(max_size) if max_size else None
-    choices = assemble(host, None, plugin or (), set_ or (), {}).plugins
-    start = Artifact.load(run)
-    recipe = _finetuning(start, finetune, finetune_epochs, host)
-
-    from paper_toolbox.engine.before_after import Gates
-    from paper_toolbox.engine.compress import compress as compress_
-
     try:
-        smaller = compress_(
-            start, choices, out, host, finetune=recipe, gates=Gates(max_drop, min_speedup, limit), batch_size=batch_size
-        )
+        if run is None:
+            smaller = _go_on(out, host, accept_changes)
+        else:
+            gates = {"max_drop": max_drop, "min_speedup": min_speedup, "max_size": _bytes(max_size)}
+            choices = assemble(host, None, plugin or (), set_ or (), {}).plugins
+            smaller = _begin(run, choices, out, host, (finetune, finetune_epochs), gates, batch_size)
     except GateMissed as missed:
         if "after" in missed.report:
             _show(missed.report, missed.folder, as_json)
@@ -69,6 +76,26 @@ def compress(
 
     report(smaller, host)
     _show(read_json(smaller.folder / "compress.json"), smaller.folder, as_json)
+
+
+def _go_on(out: Path | None, host: Host, accept_changes: bool) -> Artifact:
+    from paper_toolbox.engine.compress import resume
+
+    return resume(out, host, accept_changes=accept_changes)
+
+
+def _begin(
+    run: Path, choices: Any, out: Path | None, host: Host, tuning: tuple[Path | None, int], gates: Any, batch_size: int
+) -> Artifact:
+    from paper_toolbox.artifact import Artifact
+
+    start = Artifact.load(run)
+    recipe = _finetuning(start, *tuning, host)
+
+    from paper_toolbox.engine.before_after import Gates
+    from paper_toolbox.engine.compress import compress as compress_
+
+    return compress_(start, choices, out, host, finetune=recipe, gates=Gates(**gates), batch_size=batch_size)
 
 
 def _finetuning(run: Artifact, recipe: Path | None, epochs: int, host: Any) -> Recipe | None:
@@ -111,7 +138,9 @@ def _change(key: str, before: dict[str, Any], after: dict[str, Any]) -> str:
     return f"{before[key] / after[key]:.2f}× less" if key != "precision" and after[key] else ""
 
 
-def _bytes(text: str) -> int:
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
     units = {"k": 10**3, "m": 10**6, "g": 10**9}
     number, unit = (text[:-1], text[-1].lower()) if text[-1:].lower() in units else (text, "")
     try:

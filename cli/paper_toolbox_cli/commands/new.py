@@ -15,7 +15,16 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="snake_case, as it will be called with --plugin.")],
     kind: Annotated[
         Literal[
-            "optimizer", "normalizer", "loss", "compressor", "attributor", "regimen", "model", "diagnostic", "solver"
+            "optimizer",
+            "normalizer",
+            "loss",
+            "compressor",
+            "attributor",
+            "regimen",
+            "model",
+            "diagnostic",
+            "solver",
+            "observer",
         ],
         typer.Option(help="What the method is."),
     ],

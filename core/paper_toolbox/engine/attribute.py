@@ -82,10 +82,10 @@ def _explained(
 
 
 def _write(folder: Path, arrays: dict[str, Tensor], report: dict[str, Any], classes: tuple[str, ...]) -> None:
-    artifact.create(folder)
     inputs, maps, targets = arrays["inputs"], arrays["attributions"], arrays["targets"]
-    attribution_sheet(inputs, maps, targets, arrays["predictions"], folder / "attribution.png", classes)
-    with replacing(folder / "attribution.npz") as temporary, temporary.open("wb") as file:
-        content: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
-        np.savez(file, **content)
-    write_json(folder / "attribution.json", report)
+    with artifact.created(folder) as new:
+        attribution_sheet(inputs, maps, targets, arrays["predictions"], new / "attribution.png", classes)
+        with replacing(new / "attribution.npz") as temporary, temporary.open("wb") as file:
+            content: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+            np.savez(file, **content)
+        write_json(new / "attribution.json", report)

@@ -11,8 +11,11 @@ from torch import nn
 
 from ..kit import quant
 from .data import Batches, Data
+from .interval import interval_of
 from .onnx_export import export_onnx
+from .onnx_provider import session
 from .onnx_run import latency, run_onnx
+from .onnx_runner import Runner
 from .onnx_session import feeds
 from .sizes import sizes
 
@@ -72,4 +75,7 @@ def _row(model: nn.Module, path: Path, data: Data, metadata: dict[str, str]) -> 
     )
     metric = data.task.metric
     figures = run_onnx(path, batches, provider="cpu", task=data.task)
-    return {metric: figures[metric], "precision": precision, **sizes(model, data), "onnx_bytes": report["bytes"]}
+    found = {metric: figures[metric], "precision": precision, **sizes(model, data), "onnx_bytes": report["bytes"]}
+    if int8:  # who exports it later has the float model at hand, and its errors are others
+        found["interval"] = interval_of(Runner(session(path, "cpu"), data.task), figures[metric], data)
+    return found

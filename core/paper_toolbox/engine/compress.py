@@ -1,35 +1,40 @@
-"""Compress: a run folder becomes a smaller one, with the figures before and after."""
+"""Compress: a run folder becomes a smaller one, with the figures before and after; one that was killed goes on."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from .. import artifact, needs
+from .. import artifact
 from ..artifact import Artifact
-from ..errors import GateMissed, NeedError, NothingChanged
-from ..files import write_json
+from ..errors import ArtifactError, GateMissed, Interrupted, NeedError
+from ..files import locked, read_json, write_json
 from ..host import Host
 from ..kit import quant, surgery
+from ..provenance import environment
+from ..provenance import provenance as made_with
 from ..recipe import Choice, Recipe
+from . import compress_plan
 from .before_after import Gates, measure
+from .compress_plan import Plan
+from .compress_step import Given, Step
 from .data import Batches, Data
-from .devices import accelerator_of
 from .evaluate import evaluate, target_scale
 from .export import chain, provenance
-from .fit import Fit
+from .interval import Interval, interval_of
+from .keep import clear
 from .methods import check_needs
-from .objective import batch_loss
-from .progress import Show, shown
+from .progress import Show
 from .restore import load_data, load_model, write_calibration
-from .sizes import sizes
-from .train import start
+
+STEPS = "steps"  #: beside the plan; gone when the compression is finished
 
 
 def compress(
@@ -48,125 +53,140 @@ def compress(
     The result and its report are kept even when a gate is missed; then ``GateMissed`` is raised.
     """
     folder = _folder(run, choices, out)
-    data, original = load_data(run, host), load_model(run, host)
-    methods = _methods(choices, host, data)
-    model, steps = copy.deepcopy(original), []
-    for choice, method in zip(choices, methods, strict=True):
-        model = _step(choice.name, method, model, original, data, run)
-        tuned = None
-        if finetune is not None and quant.planned(model) is None:
-            tuned = _finetune(model, original, finetune, run, data, host, show)
-        steps.append({"name": choice.name, "fields": choice.fields, "finetuned": tuned, **sizes(model, data)})
-    metadata = provenance(run, choices, finetune)
-    before, after = measure(original, model, data, batch_size, metadata)
-    missed = (gates or Gates()).missed(before, after)
-    report = {"before": before, "after": after, "steps": steps, "missed": missed}
-    _write(folder, run, model, choices, data, report, finetune, host)
-    if missed:
-        line = f"{folder} misses its gates: {'; '.join(missed)} (the report is in {folder / 'compress.json'})"
-        raise GateMissed(line, report, folder)
-    return Artifact.load(folder)
+    plan = Plan(run, tuple(choices), finetune, gates or Gates(), batch_size)
+    work = _Work(plan, folder, host, show)
+    with artifact.created(folder) as new:
+        plan.write(new)
+    with locked(folder), _cleared(folder):
+        return work.do()
+
+
+def resume(out: Path | None, host: Host, *, accept_changes: bool = False, show: Show | None = None) -> Artifact:
+    """Go on with what ``out`` holds, to the same weights and figures as if it had never been stopped."""
+    if out is None or not out.is_dir():
+        raise ArtifactError(
+            f"nothing to resume in {out}" if out else "--resume needs --out FOLDER: the compression to continue"
+        )
+    with locked(out):
+        clear(out)
+        if (out / "summary.json").exists():
+            return _finished(out)
+        plan = compress_plan.read(out, accept_changes)
+        return _Work(plan, out, host, show, accept_changes).do()
 
 
 def _folder(run: Artifact, choices: Sequence[Choice], out: Path | None) -> Path:
     """Where the result goes, beside the run where nothing else is asked for."""
     if not choices:
         raise NeedError("nothing to compress with: name a compressor with --plugin (see `toolbox list compressor`)")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise NeedError("compress works in one process: start it without torchrun or accelerate launch")
     folder = out or artifact.free_name(run.folder.with_name("-".join([run.folder.name, *(c.name for c in choices)])))
     artifact.refuse_existing(folder)
     return folder
 
 
-def _methods(choices: Sequence[Choice], host: Host, data: Data) -> list[Any]:
-    """All methods, built and checked before the first one runs."""
-    methods = []
-    for choice in choices:
-        if choice.kind != "compressor":
-            raise NeedError(
-                f"{choice.name} is of kind {choice.kind}; compress takes compressors (see `toolbox list compressor`)"
-            )
-        methods.append(host.build(choice.name, choice.kind, **choice.fields))
-        check_needs(choice, methods[-1], data.task, teacher=True)
-    return methods
+@contextmanager
+def _cleared(folder: Path) -> Iterator[None]:
+    """A compression that fails leaves nothing in the way, unless it has trained: then it can go on."""
+    try:
+        yield
+    except BaseException as error:
+        if (folder / "summary.json").exists():
+            raise
+        if not any(folder.glob(f"{STEPS}/*/tuned/metrics.jsonl")):
+            shutil.rmtree(folder)
+        elif isinstance(error, KeyboardInterrupt):
+            command = f"toolbox compress --resume --out {folder}"
+            raise Interrupted(f"interrupted; what was trained is kept, continue with: {command}") from None
+        raise
 
 
-def _step(name: str, method: Any, model: nn.Module, original: nn.Module, data: Data, run: Artifact) -> nn.Module:
-    """One method applied; a model that comes back as it was is an error."""
-    settings = run.recipe.training
-    torch.manual_seed(settings.seed)
-    available = {
-        "batches": Batches(data.train, settings.batch_size, seed=settings.seed),
-        "loss": batch_loss(data.task),
-        "teacher": original,
-        "generator": torch.Generator().manual_seed(settings.seed),
-    }
-    before = copy.deepcopy(model.state_dict())
-    edits, planned = surgery.edits(model), quant.planned(model)
-    model = method.compress(model, **needs.supply(method.compress, available, name))
-    after = model.state_dict()
-    same = before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
-    if same and surgery.edits(model) == edits and (quant.planned(model) is None) == (planned is None):
-        raise NothingChanged(f"{name} left the model as it was: there was nothing it could make smaller")
-    return model.eval()
+def _finished(folder: Path) -> Artifact:
+    """The result, nothing of the work left; ``GateMissed`` where it misses one."""
+    shutil.rmtree(folder / STEPS, ignore_errors=True)
+    (folder / artifact.PLAN).unlink(missing_ok=True)
+    report = read_json(folder / "compress.json")
+    if missed := report["missed"]:
+        line = f"{folder} misses its gates: {'; '.join(missed)} (the report is in {folder / 'compress.json'})"
+        raise GateMissed(line, report, folder)
+    return Artifact.load(folder)
 
 
-def _finetune(
-    model: nn.Module, teacher: nn.Module, recipe: Recipe, run: Artifact, data: Data, host: Host, show: Show | None
-) -> dict[str, Any]:
-    """Train ``model`` in place as ``recipe`` says, on the run's own data."""
-    own = run.recipe.training
-    training = dataclasses.replace(
-        recipe.training, data=own.data, model=own.model, validation=own.validation, seed=own.seed
-    )
-    recipe = dataclasses.replace(recipe, training=training)
-    accelerator = accelerator_of(recipe)
-    session = start(recipe, host, data, model.train(), accelerator, teacher=teacher.to(accelerator.device))
-    fit = Fit(session, None, show or shown())
-    figures = fit.run()
-    model.load_state_dict(fit.kept)
-    model.cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # stubs know tensors only
-    teacher.cpu()
-    return figures
+class _Work:
+    """All that a plan needs, loaded and checked before anything is written."""
+
+    def __init__(self, plan: Plan, folder: Path, host: Host, show: Show | None, accept_changes: bool = False) -> None:
+        run = plan.run
+        self.plan, self.folder = plan, folder
+        data, original = load_data(run, host), load_model(run, host)
+        self.given = Given(run, data, original, host, plan.finetune, show, accept_changes)
+        methods = [_method(choice, host, data) for choice in plan.choices]
+        self.steps = [
+            Step(self.given, choice, method, folder / STEPS / f"{n}-{choice.name}")
+            for n, (choice, method) in enumerate(zip(plan.choices, methods, strict=True), 1)
+        ]
+
+    def do(self) -> Artifact:
+        """Take the steps that are left, measure, and write the new run folder."""
+        plan, given = self.plan, self.given
+        model = self._model()
+        interval = interval_of(given.original, plan.run.figures[plan.run.task.metric], given.data)
+        metadata = provenance(plan.run, plan.choices, plan.finetune, interval)
+        before, after = measure(given.original, model, given.data, plan.batch_size, metadata)
+        before.pop("interval", None)
+        reached = after.pop("interval", None)
+        rows = [step.row for step in self.steps]
+        report = {"before": before, "after": after, "steps": rows, "missed": plan.gates.missed(before, after)}
+        self._write(model, report, reached)
+        return _finished(self.folder)
+
+    def _model(self) -> nn.Module:
+        """After all steps; those that are done already are passed over."""
+        done = next((n for n, step in enumerate(self.steps) if step.row is None), len(self.steps))
+        model = self.steps[done - 1].model() if done else copy.deepcopy(self.given.original)
+        for step in self.steps[done:]:
+            model = step.take(model)
+        return model
+
+    def _write(self, model: nn.Module, report: dict[str, Any], interval: Interval | None) -> None:
+        """The new run folder; its recipe is the one that trained the model, its chain stands in compress.json."""
+        folder, run, finetune = self.folder, self.plan.run, self.plan.finetune
+        artifact.write_history(folder, run.history())
+        plan = quant.planned(model)
+        artifact.write_structure(folder, surgery.edits(model), plan[0].to_json() if plan else None)
+        if plan is not None:
+            write_calibration(folder, self.given.data.task, plan[1])
+        artifact.write_weights(folder, model.state_dict())
+        write_json(folder / "compress.json", report | {"finetune": finetune.to_dict() if finetune else None})
+        artifact.write_recipe(folder, run.recipe)
+        new = _summary(self.plan, model, self.given.data, report) | {"interval": interval}
+        artifact.write_summary(folder, run.summary | new)
 
 
-def _write(
-    folder: Path,
-    run: Artifact,
-    model: nn.Module,
-    choices: Sequence[Choice],
-    data: Data,
-    report: dict[str, Any],
-    finetune: Recipe | None,
-    host: Host,
-) -> None:
-    """The new run folder; its recipe is the one that trained the model, its chain stands in compress.json."""
-    artifact.create(folder)
-    artifact.write_recipe(folder, run.recipe)
-    artifact.write_history(folder, run.history())
-    plan = quant.planned(model)
-    artifact.write_structure(folder, surgery.edits(model), plan[0].to_json() if plan else None)
-    if plan is not None:
-        write_calibration(folder, data.task, plan[1])
-    artifact.write_weights(folder, model.state_dict())
-    write_json(folder / "compress.json", report | {"finetune": finetune.to_dict() if finetune else None})
-    summary = run.summary | _summary(run, model, choices, data, report) | {"chain": chain(run, choices, finetune)}
-    artifact.write_summary(folder, summary)
-    host.manager.hook.run_finished(summary=summary)
+def _method(choice: Choice, host: Host, data: Data) -> Any:
+    if choice.kind != "compressor":
+        raise NeedError(
+            f"{choice.name} is of kind {choice.kind}; compress takes compressors (see `toolbox list compressor`)"
+        )
+    method = host.build(choice.name, choice.kind, **choice.fields)
+    check_needs(choice, method, data.task, teacher=True)
+    return method
 
 
-def _summary(
-    run: Artifact, model: nn.Module, choices: Sequence[Choice], data: Data, report: dict[str, Any]
-) -> dict[str, Any]:
+def _summary(plan: Plan, model: nn.Module, data: Data, report: dict[str, Any]) -> dict[str, Any]:
     """What is new in summary.json; of an int8 run, the figure that the integer file reaches."""
-    figures = {data.task.metric: report["after"][data.task.metric]}
+    run, after = plan.run, report["after"]
+    figures = {data.task.metric: after[data.task.metric]}
     if quant.planned(model) is None:
         figures = evaluate(model, Batches(data.validation, 256), data.task, target_scale(data.preprocessing))
     return {
         "stage": "compress",
         "parent": str(run.folder),
         "figures": figures,
-        "parameters": report["after"]["parameters"],
+        "parameters": after["parameters"],
         "accepted": not report["missed"],
-        "plugins": [*run.summary["plugins"], *artifact.provenance(choices)],
-        "environment": artifact.environment(),
+        "plugins": [*run.summary["plugins"], *made_with(plan.choices)],
+        "environment": environment(),
+        "chain": chain(run, plan.choices, plan.finetune),
     }

@@ -7,9 +7,12 @@ import os
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
 
 from ..errors import NeedError
-from ..recipe import Recipe
+from ..recipe import Recipe, Training
+from .shards import shard, shared_out
 
 
 def accelerator_of(recipe: Recipe) -> Accelerator:
@@ -24,7 +27,19 @@ def accelerator_of(recipe: Recipe) -> Accelerator:
         raise NeedError("precision = fp16 trains on a GPU only: take bf16, which runs on CPUs too")
     # One process may run several recipes: accelerate keeps the first one's precision unless told to forget it.
     AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
-    return Accelerator(cpu=cpu, mixed_precision={"fp32": "no"}.get(settings.precision, settings.precision))
+    precision = {"fp32": "no"}.get(settings.precision, settings.precision)
+    copies = DistributedDataParallelKwargs(find_unused_parameters=settings.parallel == "ddp_unused")
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[copies])
+
+
+def spread(model: nn.Module, accelerator: Accelerator, settings: Training) -> nn.Module:
+    """The model as several devices call it, or in the run's precision."""
+    if shared_out(settings, accelerator.num_processes):
+        return shard(model, accelerator.device, settings.precision)
+    if accelerator.num_processes > 1 or settings.precision != "fp32":
+        prepared: nn.Module = accelerator.prepare_model(model)
+        return prepared
+    return model
 
 
 def _has_gpu() -> bool:

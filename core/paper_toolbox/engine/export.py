@@ -13,14 +13,17 @@ from ..errors import ArtifactError
 from ..files import write_json
 from ..host import Host
 from ..kit import quant
+from ..provenance import provenance as made_with
 from ..recipe import Choice, Recipe
 from .data import Batches
 from .evaluate import target_scale
+from .interval import Interval, interval_of
 from .onnx_export import Precision, export_onnx
 from .restore import load_data, load_model
 
 TOLD = (  #: the keys of what a file says about itself; other tools leave theirs beside them
-    *("recipe", "preprocessing", "figures", "plugins", "chain", "threads", "parent", "weights_sha256", "environment"),
+    *("recipe", "preprocessing", "figures", "interval", "plugins", "chain", "threads", "parent", "weights_sha256"),
+    "environment",
 )
 
 
@@ -39,6 +42,7 @@ def export(
         raise ArtifactError(f"--out {path}: must end in .onnx, as in {path.parent / 'model.onnx'}")
     artifact.refuse_existing(out)
     data = load_data(run, host)
+    interval = run.summary.get("interval") or interval_of(model, run.figures[run.task.metric], data)
     report = export_onnx(
         model,
         run.task,
@@ -46,7 +50,7 @@ def export(
         path,
         precision=precision,
         opset=opset,
-        metadata=provenance(run),
+        metadata=provenance(run, interval=interval),
         promised=promised,
         calibration=Batches(data.train, 64, seed=run.recipe.training.seed),
     )
@@ -57,14 +61,20 @@ def export(
     return report
 
 
-def provenance(run: Artifact, more: Sequence[Choice] = (), finetune: Recipe | None = None) -> dict[str, str]:
-    """What the ONNX file says about itself: JSON by key. ``more`` are compressors applied since, and fine-tuned as."""
+def provenance(
+    run: Artifact, more: Sequence[Choice] = (), finetune: Recipe | None = None, interval: Interval | None = None
+) -> dict[str, str]:
+    """What the ONNX file says about itself: JSON by key. ``more`` are compressors applied since, and fine-tuned as.
+
+    ``interval`` is 95 % of the metric.
+    """
     summary = run.summary
     content = {
-        "recipe": run.recipe.to_dict(),
+        "recipe": run.recipe.unobserved().to_dict(),
         "preprocessing": summary["preprocessing"],
         "figures": summary["figures"],
-        "plugins": [*summary["plugins"], *artifact.provenance(more)],
+        "interval": interval,
+        "plugins": [*summary["plugins"], *made_with(more)],
         "chain": chain(run, more, finetune),
         "threads": summary.get("threads"),
         "parent": str(run.folder),

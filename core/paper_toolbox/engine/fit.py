@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import Interrupted, ModelError
+from ..errors import Interrupted, ModelError, PluginError
 from ..kit.samples import Samples
 from .autopsy import first_bad
 from .data import Batches
 from .evaluate import evaluate, target_scale
 from .interrupt import Request, interruptible
 from .keep import checkpoint_of, clear, keep_weights, restore, save
+from .observe import Watch
 from .progress import Show
 from .regimen import Epoch
 from .schedule import factor
 from .session import Progress, Sample, Session
+from .together import Agreement, first_ones, share_buffers, told_plainly
+from .windows import windows
 
 
 class Fit:
@@ -34,6 +36,10 @@ class Fit:
         self.at = Progress()
         self.kept: dict[str, Tensor] = {}
         self.request = Request()
+        self.agreement = Agreement(session.accelerator)
+        self.autocast = nullcontext if self.settings.precision == "fp32" else session.accelerator.autocast
+        self.watch = Watch()
+        self.began = 0.0
         self.rates = [group.get("lr") for group in session.optimizer.param_groups]
         device = session.accelerator.device
         exact = torch.float32 if device.type == "mps" else torch.float64
@@ -48,11 +54,11 @@ class Fit:
 
     def run(self) -> dict[str, Any]:
         """Train to the last epoch; the figures of the epoch whose weights are kept."""
-        hook = self.session.host.manager.hook
-        hook.run_started(recipe=self.session.recipe.to_dict(), folder=str(self.folder or ""))
         self.show.start("training", self.session.steps_total, self.at.step)
+        for note in self.session.notes:
+            self.show.line(f"careful: {note.line}")
         try:
-            with interruptible() as self.request:
+            with interruptible() as self.request, told_plainly(self.session.model, self.request):
                 while self.at.epoch < self.settings.epochs:
                     self.epoch()
         finally:
@@ -64,31 +70,34 @@ class Fit:
 
     def epoch(self) -> None:
         """One pass over the training part, from where the run stands; then evaluate and save."""
-        began = time.perf_counter()
+        self.began = time.perf_counter()
         self.session.batches.epoch = self.at.epoch
         self.session.wrapped.train()
         self.loss.fill_(self.at.loss_sum)
-        self._regimen() if self.session.regimen is not None else self._steps()
-        self.at.seconds += time.perf_counter() - began
-        if self.request.asked and self.at.batch < len(self.session.batches):
+        stopped = self._regimen() if self.session.regimen is not None else self._steps()
+        self.at.seconds += time.perf_counter() - self.began
+        if stopped and self.at.batch < len(self.session.batches):
             self._interrupt()
         self._end_epoch()
-        if self.request.asked:
+        if self.agreement.now(self.request.asked):
             self._interrupt()
 
-    def _steps(self) -> None:
+    def _steps(self) -> bool:
+        """The epoch's; whether someone asked to stop in the midst of them."""
         for window in windows(self.session.batches.indexed(self.at.batch), self.settings.accumulate):
             self.take(window)
-            if self.request.asked:
-                return
+            if self.agreement.step(self.request.asked):
+                return True
+        return False
 
-    def _regimen(self) -> None:
+    def _regimen(self) -> bool:
         epoch = Epoch(self.session)
         self._set_rates()
         self.session.regimen.train(epoch)  # type: ignore[union-attr]  # the caller has looked
         self.at.samples, self.at.batch = epoch.samples, len(self.session.batches)
         self.at.step += self.session.steps_per_epoch
         self.loss.fill_(epoch.mean_loss() * epoch.samples)
+        return False
 
     def take(self, window: list[Sample]) -> None:
         """One step of the optimizer."""
@@ -109,12 +118,13 @@ class Fit:
         at.samples += count
         at.step += 1
         at.batch += len(window)
+        if self.watch.stepped(at, loss, optimizer, at.seconds + time.perf_counter() - self.began):
+            self.request.asked = True
         self.show.advance(at.step, self._text)
 
     def _samples(self, window: list[Sample]) -> Samples:
         batches = [(inputs, targets) for _, inputs, targets in window]
-        score, autocast = self.session.objective.score, self.session.accelerator.autocast
-        return Samples(self.session.wrapped, batches, score, autocast)
+        return Samples(self.session.wrapped, batches, self.session.objective.score, self.autocast)
 
     def _set_rates(self) -> None:
         if self.session.scheduled:
@@ -128,23 +138,23 @@ class Fit:
         """Zero the gradients, forward and backward; the mean loss of the window."""
         accelerator, wrapped, optimizer = self.session.accelerator, self.session.wrapped, self.session.optimizer
         optimizer.zero_grad()
-        total = torch.zeros((), device=accelerator.device)
+        backward = Tensor.backward if accelerator.scaler is None else accelerator.backward  # which divides by 1 first
+        losses = []
         with torch.enable_grad():
             for i, sample in enumerate(window):
                 with nullcontext() if i == len(window) - 1 else accelerator.no_sync(wrapped):
-                    loss = self._loss(sample) / len(window)
-                    accelerator.backward(loss)
-                total = total + loss.detach()
+                    loss = self._loss(sample) if len(window) == 1 else self._loss(sample) / len(window)
+                    backward(loss)
+                losses.append(loss.detach())
         if self.settings.clip_norm is not None:
             parameters = (p for group in optimizer.param_groups for p in group["params"])
             accelerator.clip_grad_norm_(parameters, self.settings.clip_norm)
-        return total
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _loss(self, sample: Sample) -> Tensor:
         index, inputs, targets = sample
         given = {"index": index, "step": self.at.step, "progress": self.at.step / self.session.steps_total}
-        autocast = self.session.accelerator.autocast
-        loss: Tensor = self.session.objective(self.session.wrapped, inputs, targets, autocast=autocast, **given)
+        loss: Tensor = self.session.objective(self.session.wrapped, inputs, targets, autocast=self.autocast, **given)
         return loss
 
     def _end_epoch(self) -> None:
@@ -154,13 +164,18 @@ class Fit:
             self._stop(train_loss)
         size, device = max(256, self.settings.batch_size), self.session.accelerator.device
         validation = Batches(data.validation, size, device=device)
+        share_buffers(self.session.model, self.session.accelerator)
         figures = evaluate(self.session.model, validation, data.task, target_scale(data.preprocessing))
+        figures = first_ones(figures, self.session.accelerator)
+        if not math.isfinite(figures["loss"]):
+            self._stop(figures["loss"])
         row = {"epoch": at.epoch + 1, "step": at.step, "train_loss": train_loss, **figures}
         at.history.append(row | {"seconds": round(at.seconds, 3)})
         self._keep(at.history[-1])
         at.epoch, at.batch, at.samples = at.epoch + 1, 0, 0
         self.show.line(self._text())
-        self.session.host.manager.hook.step_done(step=at.step, figures=figures)
+        if self.watch.evaluated(at.history[-1]):
+            self.request.asked = True
         self._save()
 
     def _stop(self, loss: float) -> None:
@@ -191,13 +206,15 @@ class Fit:
 
     def _save(self) -> None:
         self.at.loss_sum = self.loss.item() if self.at.samples else 0.0
-        if self.folder is not None and self.session.accelerator.is_main_process:
+        if self.folder is not None:
             save(self.folder, self.session, self.at)
 
     def _interrupt(self) -> None:
         self._save()
         where = f"epoch {self.at.epoch + 1}, step {self.at.step}"
         saved = f"; saved, continue with: toolbox train --resume --out {self.folder}" if self.folder else ""
+        if self.watch.failed is not None:
+            raise PluginError(f"{self.watch.failed}; the run stopped in {where}{saved}") from self.watch.failed
         raise Interrupted(f"interrupted in {where}{saved}")
 
     def _text(self) -> str:
@@ -209,15 +226,3 @@ class Fit:
         last = at.history[-1]
         shown = f"{last['epoch']}/{self.settings.epochs}"
         return f"epoch {shown}  loss {mean:.4f}  validation {metric} {last[metric]:.4f}"
-
-
-def windows(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """The samples of one optimizer step after the other."""
-    window: list[Sample] = []
-    for sample in samples:
-        window.append(sample)
-        if len(window) == size:
-            yield window
-            window = []
-    if window:
-        yield window

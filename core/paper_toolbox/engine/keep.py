@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,26 @@ from torch import Tensor
 
 from .. import artifact
 from ..errors import ArtifactError
+from ..provenance import changes, provenance
 from . import checkpoint
 from .session import Progress, Session
+from .shards import cut, cut_state, whole
 
 
 def save(folder: Path, session: Session, at: Progress) -> None:
-    """Metrics and checkpoint, each whole or not at all."""
+    """Metrics and checkpoint, each whole or not at all; all processes call it, the first one writes."""
+    main = session.accelerator.is_main_process
+    model, optimizer = (whole(part.state_dict(), main) for part in (session.model, session.optimizer))
+    if not main:
+        return
     artifact.write_history(folder, at.history)
     state = {
         "at": dataclasses.asdict(at),
-        "model": session.model.state_dict(),
+        "model": model,
         "objective": session.objective.state_dict(),
-        "optimizer": session.optimizer.state_dict(),
+        "optimizer": optimizer,
         "random": checkpoint.random_state(),
-        "plugins": artifact.provenance(session.recipe.plugins),
+        "plugins": provenance(session.recipe.plugins),
         "processes": session.accelerator.num_processes,
     }
     if (scaler := session.accelerator.scaler) is not None:
@@ -34,8 +41,8 @@ def save(folder: Path, session: Session, at: Progress) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what a process that was killed had begun to write."""
-    for part in folder.rglob(".*.part"):
-        part.unlink(missing_ok=True)
+    for part in list(folder.rglob(".*.part")):
+        shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def restore(folder: Path, session: Session, accept_changes: bool = False) -> Progress:
@@ -47,9 +54,10 @@ def restore(folder: Path, session: Session, accept_changes: bool = False) -> Pro
             f"{folder} was begun otherwise: {'; '.join(changes)}; to go on all the same, add --accept-changes"
         )
     try:
-        session.model.load_state_dict(state["model"])
+        shards = session.model.state_dict()
+        session.model.load_state_dict({name: cut(x, shards.get(name)) for name, x in state["model"].items()})
         session.objective.load_state_dict(state["objective"])
-        session.optimizer.load_state_dict(state["optimizer"])
+        session.optimizer.load_state_dict(cut_state(state["optimizer"], session.optimizer))
     except (RuntimeError, ValueError, KeyError) as error:
         made = ", ".join(f"{p['package']} {p['version']}" for p in state.get("plugins", [])) or "no plugins"
         why = " ".join(str(error).split())[:200]
@@ -62,21 +70,19 @@ def restore(folder: Path, session: Session, accept_changes: bool = False) -> Pro
 
 def _changes(state: dict[str, Any], session: Session) -> Iterator[str]:
     """What a run that goes on would do in another way than before."""
-    now = {p["package"]: p["version"] for p in artifact.provenance(session.recipe.plugins)}
-    for package, version in {p["package"]: p["version"] for p in state.get("plugins", [])}.items():
-        if now.get(package, version) != version:
-            yield f"{package} was {version} and is {now[package]}"
+    yield from changes(state.get("plugins", []), provenance(session.recipe.plugins))
     before, processes = state.get("processes", 1), session.accelerator.num_processes
     if before != processes:
         yield f"it ran in {before} processes, and now in {processes}"
 
 
 def keep_weights(folder: Path | None, session: Session) -> dict[str, Tensor]:
-    """The model's weights, into ``folder`` where there is one, else as copies."""
-    state: dict[str, Tensor] = session.model.state_dict()
+    """The model's weights, into ``folder`` where there is one, else as copies; all processes call it together."""
+    main = session.accelerator.is_main_process
+    state: dict[str, Tensor] = whole(session.model.state_dict(), main or folder is None)
     if folder is None:
         return {name: tensor.detach().clone() for name, tensor in state.items()}
-    if session.accelerator.is_main_process:
+    if main:
         artifact.write_weights(folder, state)
     return {}
 

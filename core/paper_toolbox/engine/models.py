@@ -16,7 +16,7 @@ from ..host import Host
 from ..kit.batch import Inputs, forward
 from ..kit.capture import evaluating
 from ..task import Task
-from .libraries import LIBRARIES
+from .libraries import LIBRARIES, PINS
 from .sources import call, imported
 
 
@@ -45,12 +45,17 @@ def open_model(
 
 
 def resolved_source(source: str, host: Host) -> str:
-    """``source`` with every field of a model method written out, so that a later default changes nothing."""
+    """``source`` with every field of a model method written out, so that a later default changes nothing.
+
+    One that names files gets their sums, so that neither does a later change of these.
+    """
     body, _, query = source.partition("?")
     scheme, _, name = body.partition(":")
+    chosen = dict(parse_qsl(query, keep_blank_values=True))
+    if name and scheme in PINS:
+        return f"{body}?{urlencode(chosen | PINS[scheme](name, chosen))}"
     if name and scheme != "model":
         return source
-    chosen = dict(parse_qsl(query, keep_blank_values=True))
     fields = host.method(name or scheme, "model").from_options(chosen, name or scheme).options()
     plain = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in fields.items()}
     return f"{body}?{urlencode(plain)}" if plain else body

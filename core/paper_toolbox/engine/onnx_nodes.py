@@ -7,6 +7,7 @@ import re
 import statistics
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from .onnx_session import open_session, options
+from ..errors import ExportError
+from .onnx_layers import Layers
+from .onnx_session import one_line, open_session, options, read_model
 
 INTEGER = re.compile(r"QLinear|QGemm$|QAttention$|MatMulInteger|ConvInteger$|DynamicQuantize(MatMul|LSTM)$")
 FLOAT = re.compile(r"(Fused|NhwcFused)?Conv(Transpose)?$|(Fused)?Gemm$|(Fused|Transpose)?MatMul$")
@@ -38,21 +41,54 @@ class Node:
         return self.dtype.startswith(("float", "double", "bfloat", "int8", "uint8"))
 
 
+@dataclass(frozen=True)
+class Profile:
+    """One session's life: what it takes and gives, what it executed, and the graph that ONNX Runtime made of the file.
+
+    ``graph`` is empty where it was not asked for.
+    """
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    nodes: list[Node]
+    graph: list[onnx.NodeProto]
+
+
 def placement(path: Path, provider: str, runs: int = 1) -> list[Node]:
     """Every node in order, read from ONNX Runtime's profile; its time is the median of ``runs``."""
-    chosen = options()
+    return profile(path, provider, runs).nodes
+
+
+def profile(path: Path, provider: str, runs: int = 1, *, graph: bool = False) -> Profile:
+    """Open the file once and run it ``runs`` times on inputs of ones."""
     with tempfile.TemporaryDirectory() as folder:
+        chosen = _keeping_graph(Path(folder)) if graph else options()
         chosen.enable_profiling = True
         chosen.profile_file_prefix = str(Path(folder) / "profile")
         opened = open_session(path, provider, chosen)
-        for _ in range(runs):
-            opened.run(None, blank(opened))
-        events = json.loads(Path(opened.end_profiling()).read_text("utf-8"))
+        events = _events(path, opened, runs)
+        nodes = list(_graph(Path(folder))) if graph else []
     kernels: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             kernels.setdefault(event["name"], []).append(event)
-    return [_node(same) for same in kernels.values()]
+    inputs, outputs = (
+        {value.name: f"{value.type} {value.shape}" for value in values}
+        for values in (opened.get_inputs(), opened.get_outputs())
+    )
+    return Profile(inputs, outputs, [_node(same) for same in kernels.values()], nodes)
+
+
+def _events(path: Path, opened: ort.InferenceSession, runs: int) -> list[dict[str, Any]]:
+    given = blank(opened)
+    try:
+        for _ in range(runs):
+            opened.run(None, given)
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in given.items())
+        raise ExportError(f"{path} does not run on ones of {shapes}: {one_line(error)}") from error
+    events: list[dict[str, Any]] = json.loads(Path(opened.end_profiling()).read_text("utf-8"))
+    return events
 
 
 def _node(events: list[dict[str, Any]]) -> Node:
@@ -82,21 +118,38 @@ def integer_kernels(path: Path) -> dict[str, Any]:
     """What ONNX Runtime makes of a quantized model on the CPU.
 
     ``integer`` and ``float`` count kernels by operator; ``quantize`` and ``dequantize`` are the conversions left;
-    ``unfused`` names the float convolutions and matrix products that a conversion feeds: pairs that did not fuse.
+    ``unfused`` are the float convolutions and matrix products that a conversion feeds: pairs that did not fuse, though
+    there are integer kernels for them; ``between`` are other operators that run in float between conversions.
     """
-    chosen = options()
     with tempfile.TemporaryDirectory() as folder:
-        chosen.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        # files over 2 GB cannot be dumped inline; only the graph is looked at
-        chosen.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
-        open_session(path, "cpu", chosen)
-        nodes = onnx.load(chosen.optimized_model_filepath, load_external_data=False).graph.node
+        open_session(path, "cpu", _keeping_graph(Path(folder)))
+        return kernels_of(_graph(Path(folder)), Layers(read_model(path).graph))
+
+
+def kernels_of(nodes: Sequence[onnx.NodeProto], layers: Layers) -> dict[str, Any]:
+    """The same of a graph that ONNX Runtime has optimized; ``layers`` are those of the file."""
     operators = Counter(node.op_type for node in nodes)
     dequantized = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
+    fed = [node for node in nodes if dequantized.intersection(node.input) and node.op_type != "QuantizeLinear"]
+    rows = [{"node": n.name, "operator": n.op_type, "layer": layers.of(n.name, n.op_type)} for n in fed]
     return {
         "integer": {name: n for name, n in operators.items() if INTEGER.match(name)},
         "float": {name: n for name, n in operators.items() if FLOAT.match(name)},
         "quantize": operators["QuantizeLinear"],
         "dequantize": operators["DequantizeLinear"],
-        "unfused": [n.name for n in nodes if FLOAT.match(n.op_type) and dequantized.intersection(n.input)],
+        "unfused": [row for row in rows if FLOAT.match(row["operator"])],
+        "between": [row for row in rows if not FLOAT.match(row["operator"])],
     }
+
+
+def _keeping_graph(folder: Path) -> ort.SessionOptions:
+    """Options of a session that leaves its optimized graph in ``folder``; weights of over 2 GB lie beside it."""
+    chosen = options()
+    chosen.optimized_model_filepath = str(folder / "optimized.onnx")
+    chosen.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+    return chosen
+
+
+def _graph(folder: Path) -> Sequence[onnx.NodeProto]:
+    nodes: Sequence[onnx.NodeProto] = onnx.load(folder / "optimized.onnx", load_external_data=False).graph.node
+    return nodes

@@ -19,19 +19,24 @@ from .onnx_session import PROVIDERS, check_file, one_line, open_session, options
 def session(path: Path, provider: str = "auto", *, threads: int = 0, spinning: bool = True) -> ort.InferenceSession:
     """Open a model. ``auto`` takes CUDA where it works; a provider that is named runs the model or is an error."""
     check_file(path)
-    if provider == "auto":
-        usable = "cuda" if probe("cuda") is None else "cpu"
-        return open_session(path, usable, options(threads=threads, spinning=spinning))
-    if (reason := probe(provider)) is not None:
-        raise ExportError(f"--provider {provider} cannot be used here: {reason}")
-    if provider == "cpu":
-        return open_session(path, "cpu", options(threads=threads, spinning=spinning))
+    used = choose(provider)
+    if provider == "auto" or used == "cpu":
+        return open_session(path, used, options(threads=threads, spinning=spinning))
     try:
         return open_session(path, provider, options(strict=True))
     except ExportError as error:
         if "default CPU EP" not in str(error):
             raise
     return _but_for_shapes(path, provider)
+
+
+def choose(provider: str) -> str:
+    """``provider``, or for ``auto`` CUDA where it works and else the CPU; one that cannot be used is an error."""
+    if provider == "auto":
+        return "cuda" if probe("cuda") is None else "cpu"
+    if (reason := probe(provider)) is not None:
+        raise ExportError(f"--provider {provider} cannot be used here: {reason}")
+    return provider
 
 
 def _but_for_shapes(path: Path, provider: str) -> ort.InferenceSession:

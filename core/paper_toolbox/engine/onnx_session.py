@@ -81,14 +81,18 @@ def check_file(path: Path) -> None:
         raise ExportError(f"{path} is empty: export the model again")
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a model file; a damaged file is an ``ExportError``."""
+def read_model(path: Path) -> onnx.ModelProto:
+    """A model file, without weights that lie beside it; a damaged file is an ``ExportError``."""
     check_file(path)
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        return onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's and onnx's errors share no base class
         raise ExportError(f"{path} is no readable ONNX model, or truncated: {one_line(error)}") from error
-    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a model file."""
+    return {entry.key: entry.value for entry in read_model(path).metadata_props}
 
 
 def one_line(error: BaseException | str) -> str:

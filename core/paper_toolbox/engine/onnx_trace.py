@@ -18,6 +18,7 @@ from ..task import Task
 from .onnx_session import one_line, quiet
 
 OUTPUT = "outputs"
+NOWHERE = ("_empty_nn_module_stack_from_metadata_hook",)  # torch's word for what it made outside of any layer
 
 
 class Flat(nn.Module):
@@ -121,7 +122,7 @@ def tidy(model: ir.Model) -> None:
     """Nodes named by their layers; constant shapes; no stack traces with the paths of this machine."""
     for node in model.graph.all_nodes():
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-        layer = _inner(scopes[-2]) if len(scopes) > 1 else ""
+        layer = _inner(scopes[-2]) if len(scopes) > 1 and scopes[-2] not in NOWHERE else ""
         node.name = f"{layer}/{(node.name or node.op_type).removeprefix('node_')}"
         node.metadata_props.clear()
         node.doc_string = None

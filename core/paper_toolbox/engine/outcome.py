@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import stats
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
@@ -17,11 +16,13 @@ from ..kit.batch import forward
 from ..kit.capture import evaluating
 from .data import Batches, Data
 from .evaluate import target_scale
+from .interval import of_error, of_share
 from .objective import IGNORED
 from .restore import load_data, load_model
 
 BINS = 10  #: of confidence
 MOST = 20  #: classes that a confusion matrix shows
+FREQUENT = 10  #: confusions that are told where there are more
 
 
 @dataclass
@@ -45,20 +46,20 @@ class Outcome:
     def interval(self) -> dict[str, float]:
         """The metric and 95 % of it: Wilson's for a share, the bootstrap over samples for an error."""
         if self.data.task.kind != "regression":
-            hits = int(self.right.sum())
-            ends = stats.binomtest(hits, len(self.right)).proportion_ci(method="wilson")
-            return {"value": hits / len(self.right), "low": float(ends.low), "high": float(ends.high)}
-        squares = (self.outputs - self.targets).square().mean(1).double().numpy()
-
-        def rmse(x: Any, axis: int = -1) -> Any:
-            return np.sqrt(x.mean(axis=axis))
-
-        ends = stats.bootstrap((squares,), rmse, method="percentile", rng=np.random.default_rng(0)).confidence_interval
-        return {"value": float(rmse(squares)), "low": float(ends.low), "high": float(ends.high)}
+            return of_share(int(self.right.sum()), len(self.right))
+        return of_error((self.outputs - self.targets).square().mean(1).double().numpy())
 
     def confusion(self) -> Any:
         """(classes, classes): rows are the targets."""
         return confusion_matrix(self.targets, self.predictions, labels=range(self.outputs.shape[1]))
+
+    def confusions(self) -> list[tuple[str, str, int]]:
+        """(true, predicted, how often) of the most frequent errors, where there are too many classes for a matrix."""
+        if self.data.task.kind == "regression" or self.outputs.shape[1] <= MOST:
+            return []
+        names = self.data.task.classes or [str(i) for i in range(self.outputs.shape[1])]
+        wrong = zip(self.targets[~self.right].tolist(), self.predictions[~self.right].tolist(), strict=True)
+        return [(repr(names[a]), repr(names[b]), count) for (a, b), count in Counter(wrong).most_common(FREQUENT)]
 
     def calibration(self) -> list[dict[str, float]]:
         """By bin of confidence: the mean confidence, the share that is right, and how many there are."""

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Show(Protocol):
     """What a run tells while it goes on."""
 
-    def start(self, title: str, total: int, done: int) -> None: ...
+    def start(self, title: str, total: int, done: int, unit: str = "steps") -> None: ...
     def advance(self, done: int, text: Callable[[], str]) -> None: ...
     def line(self, text: str) -> None: ...
     def stop(self) -> None: ...
@@ -23,7 +23,7 @@ class Show(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def start(self, title: str, total: int, done: int) -> None: ...
+    def start(self, title: str, total: int, done: int, unit: str = "steps") -> None: ...
     def advance(self, done: int, text: Callable[[], str]) -> None: ...
     def line(self, text: str) -> None: ...
     def stop(self) -> None: ...
@@ -32,8 +32,8 @@ class Silent:
 class Lines:
     """Plain lines on stderr, for logs and pipes."""
 
-    def start(self, title: str, total: int, done: int) -> None:
-        self.line(f"{title}: {total} steps" + (f", {done} done" if done else ""))
+    def start(self, title: str, total: int, done: int, unit: str = "steps") -> None:
+        self.line(f"{title}: {total} {unit}" + (f", {done} done" if done else ""))
 
     def advance(self, done: int, text: Callable[[], str]) -> None: ...
 
@@ -53,7 +53,7 @@ class Bar:
         self.task: Any = None
         self.drawn = 0.0
 
-    def start(self, title: str, total: int, done: int) -> None:
+    def start(self, title: str, total: int, done: int, unit: str = "steps") -> None:
         self.task = self.bar.add_task(title, total=total, completed=done, text="")
         self.bar.start()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
@@ -30,8 +30,9 @@ class Files(Protocol):
 class Raw:
     """A source as read: floats may be float64, pixels are uint8, ids and masks int64.
 
-    ``vocabularies`` sizes the inputs that are ids; ``columns`` names the entries of a table; ``running`` is text, to be
-    split in one cut; ``record`` is what the reader must be told to read other data the same way.
+    ``vocabularies`` sizes the inputs that are ids; ``columns`` names the entries of a table and ``target`` its target;
+    ``empty`` names the samples where a column has no value (NaN, or the class -1), ``first_row`` the row of sample 0;
+    ``running`` is text, to be split in one cut; ``record`` is what the reader must be told to read other data alike.
     """
 
     kind: Kind
@@ -43,6 +44,9 @@ class Raw:
     vocabularies: dict[str, int] = field(default_factory=dict)
     masks: frozenset[str] = frozenset()
     columns: Sequence[str] = ()
+    target: str = ""
+    empty: dict[str, Sequence[int]] = field(default_factory=dict)
+    first_row: int = 0
     running: bool = False
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -55,39 +59,49 @@ class Raw:
 
     def check(self, source: str, few_is_fine: bool) -> None:
         """Refuse what no model can learn from; ``few_is_fine`` for data that is only predicted."""
+        if found := list(self.problems(few_is_fine)):
+            more = f" (and {len(found) - 1} more problems: --check-data lists them)" if len(found) > 1 else ""
+            raise DataError(f"{source}: {found[0]}{more}")
+
+    def problems(self, few_is_fine: bool) -> Iterator[str]:
+        """Everything that ``check`` refuses."""
         if not len(self.targets):
-            raise DataError(f"{source}: it holds no samples")
+            yield "it holds no samples"
+            return
+        yield from self._emptiness()
         for name, rows in self.inputs.items():
             if len(rows) != len(self.targets):
-                raise DataError(f"{source}: {name} has {len(rows)} samples but there are {len(self.targets)} targets")
+                yield f"{name} has {len(rows)} samples but there are {len(self.targets)} targets"
             if isinstance(rows, Tensor):
-                finite(rows, f"{source}: {name}", self.columns)
-        finite(self.targets, f"{source}: targets", ())
-        self._check_masks(source)
+                yield from infinite(rows, name, self.columns, self.empty)
+        yield from infinite(self.targets, "targets", (self.target,), self.empty)
+        yield from self._wrong_masks()
         if self.kind == "classification" and not few_is_fine:
-            self._check_classes(source)
+            yield from self._poor_classes()
 
-    def _check_masks(self, source: str) -> None:
+    def _emptiness(self) -> Iterator[str]:
+        for name, samples in self.empty.items():
+            more = f", and {len(samples) - 1} more rows" if len(samples) > 1 else ""
+            what = "target column" if name == self.target else "column"
+            yield f"{what} {name!r}, row {samples[0] + self.first_row} is empty or NaN{more}"
+
+    def _wrong_masks(self) -> Iterator[str]:
         for name in self.masks:
             mask = self.inputs[name]
             beside = [n for n in self.vocabularies if self.inputs[n].shape == mask.shape]
             if self.vocabularies and not beside:
                 ids = next(iter(self.vocabularies))
-                raise DataError(
-                    f"{source}: {name} has shape {tuple(mask.shape)}, must be {ids}'s {tuple(self.inputs[ids].shape)}"
-                )
+                yield f"{name} has shape {tuple(mask.shape)}, must be {ids}'s {tuple(self.inputs[ids].shape)}"
             if isinstance(mask, Tensor) and len(mask) and not ((mask == 0) | (mask == 1)).all():
-                raise DataError(f"{source}: {name} must hold 0 and 1 only")
+                yield f"{name} must hold 0 and 1 only"
 
-    def _check_classes(self, source: str) -> None:
-        counts = torch.bincount(self.targets, minlength=self.outputs)
+    def _poor_classes(self) -> Iterator[str]:
+        counts = torch.bincount(self.targets[self.targets >= 0], minlength=self.outputs)
         present = counts.nonzero().flatten().tolist()
-        if len(present) < 2:
-            raise DataError(
-                f"{source}: every sample is of class {self.classes[present[0]]!r}; two classes are the least"
-            )
-        if rare := [self.classes[c] for c in present if counts[c] < 2]:
-            raise DataError(f"{source}: class {rare[0]!r} has 1 sample; the split needs at least 2 of each class")
+        if len(present) == 1:
+            yield f"every sample is of class {self.classes[present[0]]!r}; two classes are the least"
+        for rare in (c for c in present if counts[c] < 2):
+            yield f"class {self.classes[rare]!r} has 1 sample; the split needs at least 2 of each class"
 
 
 def kind_of(source: str, text: str) -> Kind:
@@ -105,14 +119,27 @@ def whole(source: str, name: str, value: Any) -> int:
     return int(value)
 
 
-def finite(x: Tensor, where: str, columns: Sequence[str]) -> None:
-    """Name the first NaN or infinity of x (N, ...)."""
+def infinite(x: Tensor, where: str, columns: Sequence[str], empty: Mapping[str, Any]) -> Iterator[str]:
+    """The NaN and infinities of x (N, ...): by column where these have names, NaN of the ``empty`` left out."""
     if not x.is_floating_point() or bool(torch.isfinite(x).all()):
         return
-    sample, *rest = (~torch.isfinite(x)).nonzero()[0].tolist()
+    wrong = ~torch.isfinite(x)
+    if x.dim() != 2 or len(columns) != x.shape[1]:
+        yield _first_of(x, wrong, where, "")
+        return
+    for j, column in enumerate(columns):
+        bad = x[:, j].isinf() if column in empty else wrong[:, j]
+        if bad.any():
+            yield _first_of(x, bad[:, None] & (torch.arange(x.shape[1]) == j), where, column)
+
+
+def _first_of(x: Tensor, wrong: Tensor, where: str, column: str) -> str:
+    places = wrong.nonzero()
+    sample, *rest = places[0].tolist()
+    place = f", column {column!r}" if column else f" at {rest}" if rest else ""
+    more = f" ({len(places)} such values)" if len(places) > 1 else ""
     value = x[(sample, *rest)].item()
-    place = f", column {columns[rest[0]]!r}" if columns and rest else f" at {rest}" if rest else ""
-    raise DataError(f"{where}: sample {sample}{place} is {value}: every value must be a finite number")
+    return f"{where}: sample {sample}{place} is {value}: every value must be a finite number{more}"
 
 
 def labelled(values: np.ndarray[Any, Any], known: Sequence[str] | None, where: str) -> tuple[Tensor, tuple[str, ...]]:
@@ -128,4 +155,4 @@ def labelled(values: np.ndarray[Any, Any], known: Sequence[str] | None, where: s
         raise DataError(
             f"{where}: label {unknown[0]!r} is none of the {len(known)} known classes ({', '.join(list(known)[:10])})"
         )
-    return torch.tensor([place[name] for name in names])[torch.from_numpy(index)], tuple(known)
+    return torch.tensor([place[name] for name in names], dtype=torch.int64)[torch.from_numpy(index)], tuple(known)

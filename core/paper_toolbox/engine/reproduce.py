@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from .. import artifact, catalog
+from .. import artifact
 from ..artifact import Artifact
 from ..errors import ExportError, GateMissed
 from ..host import Host
+from ..provenance import again, changes, environment
 from ..recipe import Choice, Recipe
 from .compress import compress
 from .inspect import read_told
@@ -24,7 +25,7 @@ def reproduce(path: Path, out: Path, host: Host, *, show: Show | None = None) ->
     told = read_told(path)
     if not told:
         raise ExportError(f"{path} does not say how it was made: only files of `toolbox export` can be reproduced")
-    changes = _changes(told)
+    changed = _changes(told)
     artifact.refuse_existing(out)
     threads = torch.get_num_threads()
     torch.set_num_threads(told.get("threads") or threads)
@@ -37,10 +38,10 @@ def reproduce(path: Path, out: Path, host: Host, *, show: Show | None = None) ->
         "equal": run.summary["weights_sha256"] == told["weights_sha256"],
         "weights_sha256": {"file": told["weights_sha256"], "again": run.summary["weights_sha256"]},
         "figures": {"file": told["figures"], "again": run.figures},
-        "changes": changes,
+        "changes": changed,
     }
     if not report["equal"]:
-        why = f": {'; '.join(changes)}" if changes else ""
+        why = f": {'; '.join(changed)}" if changed else ""
         figures = " and ".join(f"{each[run.task.metric]:.4f}" for each in (told["figures"], run.figures))
         raise GateMissed(f"{path} is not reproduced bit for bit ({run.task.metric} {figures}){why}", report, run.folder)
     return report
@@ -48,7 +49,6 @@ def reproduce(path: Path, out: Path, host: Host, *, show: Show | None = None) ->
 
 def _again(told: dict[str, Any], out: Path, host: Host, show: Show | None) -> Artifact:
     """The run and each command of its chain, in folders of ``out``."""
-    artifact.create(out)
     run = train(Recipe.from_dict(told["recipe"], "the file's recipe"), out / "train", host, show=show)
     for number, entries in itertools.groupby(told["chain"], key=lambda each: each.get("command", 0)):
         same = list(entries)
@@ -59,11 +59,7 @@ def _again(told: dict[str, Any], out: Path, host: Host, show: Show | None) -> Ar
 
 
 def _changes(told: dict[str, Any]) -> list[str]:
-    """What is another version or machine than before; a method that is not installed is an error."""
-    found = []
-    for each in told["plugins"]:
-        version = catalog.find(each["name"], each["kind"]).version
-        if version != each["version"]:
-            found.append(f"{each['package']} was {each['version']} and is {version}")
-    here = artifact.environment()
-    return found + [f"{k} was {v} and is {here[k]}" for k, v in told["environment"].items() if here.get(k, v) != v]
+    """What is another version, code or machine than before; a method that is not installed is an error."""
+    here = environment()
+    machine = [f"{k} was {v} and is {here[k]}" for k, v in told["environment"].items() if here.get(k, v) != v]
+    return changes(told["plugins"], again(told["plugins"])) + machine

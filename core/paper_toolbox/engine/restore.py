@@ -63,7 +63,12 @@ def load_data(run: Artifact, host: Host, source: str | None = None) -> Data:
     preprocessing = run.summary["preprocessing"]
     if source is None or source == settings.data:
         return open_data(
-            settings.data, seed=settings.seed, validation=settings.validation, preprocessing=preprocessing, host=host
+            settings.data,
+            seed=settings.seed,
+            validation=settings.validation,
+            validation_data=settings.validation_data,
+            preprocessing=preprocessing,
+            host=host,
         )
     data = open_data(source, seed=settings.seed, validation=1, preprocessing=preprocessing, host=host)
     if data.task.inputs != run.task.inputs:

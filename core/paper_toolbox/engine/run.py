@@ -41,9 +41,16 @@ def _open(path: Path, metadata: dict[str, str], host: Host, data: str | None) ->
     known = {name: json.loads(metadata[name]) for name in ("recipe", "preprocessing")}
     settings = Recipe.from_dict(known["recipe"], "the model's recipe").training
     own = data is None or data == settings.data
-    share = settings.validation if own else 1
+    share, held_out = (settings.validation, settings.validation_data) if own else (1, None)
     source = settings.data if data is None else data
-    return open_data(source, seed=settings.seed, validation=share, preprocessing=known["preprocessing"], host=host)
+    return open_data(
+        source,
+        seed=settings.seed,
+        validation=share,
+        validation_data=held_out,
+        preprocessing=known["preprocessing"],
+        host=host,
+    )
 
 
 def _inputs(task: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..host import Host
-from ..kinds import Regimen
+from ..kinds import Observer, Regimen
 from ..kit.batch import Inputs
 from ..recipe import Recipe
+from .case import Finding
 from .data import Batches, Data
 from .objective import Objective
 
@@ -35,6 +37,9 @@ class Session:
     batches: Batches
     regimen: Regimen | None = None
     scheduled: bool = False  # the optimizer sets its step size itself
+    notes: Sequence[Finding] = ()  # what its user should be careful about
+    observers: Sequence[tuple[str, Observer]] = ()
+    again: Callable[[], Session] | None = None  # as it was before its first step; None: as ``start`` makes it
 
     @property
     def steps_per_epoch(self) -> int:

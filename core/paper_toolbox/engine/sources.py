@@ -1,4 +1,4 @@
-"""Readers of data sources: which one a source names, the data sets at hand offline, text, and modules."""
+"""Data sources: what a source names, the reader of each scheme, and functions of modules."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl
-
-import numpy as np
-import torch
 
 from ..errors import DataError, ToolboxError
 from ..host import Host
+from . import bundled
 from .arrays import read_arrays, read_npz
+from .hub_data import read_hub
 from .images import read_folder
-from .raw import Raw, labelled
+from .parquet import read_parquet
+from .raw import Raw
 from .tables import read_csv
 from .text import read_text
+from .torchvision_data import read_torchvision
 
 __all__ = ["Raw", "Source", "parse", "read"]
 
-SUFFIXES = {".csv": "csv", ".npz": "npz", ".txt": "text"}
+SUFFIXES = {".csv": "csv", ".npz": "npz", ".parquet": "parquet", ".txt": "text"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,21 @@ class Source:
     options: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Reader:
+    """How the sources of one scheme are read; what they name is a ``file``, a ``folder``, either, or no path at all."""
+
+    read: Callable[[str, Path, Mapping[str, str], Mapping[str, Any]], Raw]
+    options: tuple[str, ...]
+    takes: tuple[Literal["file", "folder"], ...] = ("file",)
+
+
 def parse(source: str) -> Source:
     """Take a source apart; a bare path gets the scheme of its suffix, or ``folder``."""
     body, _, query = source.partition("?")
     scheme, colon, rest = body.partition(":")
     path = Path(body)
-    if not colon and scheme not in BUILT_IN and (path.suffix in SUFFIXES or path.is_dir()):
+    if not colon and scheme not in bundled.NAMES and (path.suffix in SUFFIXES or path.is_dir()):
         scheme, rest = SUFFIXES.get(path.suffix, "folder"), body
     return Source(source, scheme, rest, dict(parse_qsl(query, keep_blank_values=True)))
 
@@ -53,13 +63,13 @@ def parse(source: str) -> Source:
 def read(source: str, seed: int, validation: float, known: Mapping[str, Any], host: Host) -> Any:
     """The ``Raw`` that ``source`` names; a guest's opener or a ``module:function`` may give a finished ``Data``."""
     asked = parse(source)
-    if asked.scheme in BUILT_IN and not asked.rest:
+    if asked.scheme in bundled.NAMES and not asked.rest:
         _check_options(asked, ())
-        return _bundled(asked.scheme, known)
+        return bundled.read_bundled(asked.scheme, known)
     if asked.scheme in READERS and asked.rest:
-        reader, options = READERS[asked.scheme]
-        _check_options(asked, options)
-        return reader(source, _existing(asked), asked.options, known)
+        reader = READERS[asked.scheme]
+        _check_options(asked, reader.options)
+        return reader.read(source, _existing(asked, reader), asked.options, known)
     host.load_all("opener")
     opened = host.manager.hook.open_data(source=source, seed=seed, validation=validation)
     if opened is not None:
@@ -101,15 +111,18 @@ def imported(module: str, name: str, source: str, error: type[ToolboxError]) -> 
     return function  # type: ignore[no-any-return]  # checked to be callable
 
 
-def _existing(asked: Source) -> Path:
+def _existing(asked: Source, reader: Reader) -> Path:
     path = Path(asked.rest).expanduser()
+    if not reader.takes:
+        return path
     if not path.exists():
         raise DataError(f"{asked.text}: {path} does not exist")
-    if asked.scheme == "folder" and not path.is_dir():
-        raise DataError(f"{asked.text}: {path} is a file; folder: wants a folder with one sub-folder per class")
-    if asked.scheme != "folder" and (path.is_dir() or not path.stat().st_size):
-        what = "a folder" if path.is_dir() else "empty"
-        raise DataError(f"{asked.text}: {path} is {what}; {asked.scheme}: wants a file with data")
+    if path.is_dir() and "folder" not in reader.takes:
+        raise DataError(f"{asked.text}: {path} is a folder; {asked.scheme}: wants a file with data")
+    if path.is_file() and "file" not in reader.takes:
+        raise DataError(f"{asked.text}: {path} is a file; {asked.scheme}: wants a folder with one sub-folder per class")
+    if path.is_file() and not path.stat().st_size:
+        raise DataError(f"{asked.text}: {path} is empty; {asked.scheme}: wants a file with data")
     return path
 
 
@@ -124,34 +137,25 @@ def _check_options(asked: Source, allowed: tuple[str, ...]) -> None:
 
 
 def _unknown(asked: Source) -> str:
-    near = difflib.get_close_matches(asked.scheme, [*BUILT_IN, *READERS], n=1)
+    near = difflib.get_close_matches(asked.scheme, [*bundled.NAMES, *READERS], n=1)
     meant = f"; did you mean {near[0]}{f':{asked.rest}' if near[0] in READERS else ''}?" if near else ""
-    known = ", ".join([*BUILT_IN, *(f"{scheme}:PATH" for scheme in READERS), "module:function"])
+    schemes = (f"{scheme}:{'PATH' if reader.takes else 'NAME'}" for scheme, reader in READERS.items())
+    known = ", ".join([*bundled.NAMES, *schemes, "module:function"])
     return f"unknown data source {asked.text!r}{meant} (known: {known})"
 
 
-def _bundled(name: str, known: Mapping[str, Any]) -> Raw:
-    """A data set that scikit-learn carries, as float64."""
-    from sklearn import datasets
-
-    bunch = getattr(datasets, f"load_{name}")(**({"scaled": False} if name == "diabetes" else {}))
-    x = torch.from_numpy(np.ascontiguousarray(bunch.data, dtype=np.float64))
-    if name == "diabetes":
-        targets = torch.from_numpy(bunch.target.astype(np.float64))[:, None]
-        return Raw(kind="regression", inputs={"row": x}, targets=targets, columns=list(bunch.feature_names))
-    names = [str(n) for n in bunch.target_names]
-    targets, classes = labelled(np.array(names)[bunch.target], known.get("classes") or names, name)
-    if name == "digits":
-        return Raw(kind="classification", inputs={"image": x.view(-1, 1, 8, 8)}, targets=targets, classes=classes)
-    return Raw(
-        kind="classification", inputs={"row": x}, targets=targets, classes=classes, columns=list(bunch.feature_names)
-    )
-
-
-BUILT_IN = ("digits", "breast_cancer", "wine", "diabetes")
-READERS: dict[str, tuple[Callable[[str, Path, Mapping[str, str], Mapping[str, Any]], Raw], tuple[str, ...]]] = {
-    "folder": (read_folder, ("size", "channels")),
-    "csv": (read_csv, ("target", "task", "drop")),
-    "npz": (read_npz, ("target", "task")),
-    "text": (read_text, ("length",)),
+TABLE = ("target", "task", "drop")
+PIXELS = ("size", "channels")
+READERS = {
+    "folder": Reader(read_folder, PIXELS, ("folder",)),
+    "csv": Reader(read_csv, TABLE),
+    "parquet": Reader(read_parquet, TABLE, ("file", "folder")),
+    "npz": Reader(read_npz, ("target", "task")),
+    "text": Reader(read_text, ("length",)),
+    "hf": Reader(
+        read_hub,
+        (*TABLE, *PIXELS, "image", "text", "tokenizer", "length", "split", "config", "revision", "download"),
+        (),
+    ),
+    "torchvision": Reader(read_torchvision, ("root", "split", "download", *PIXELS), ()),
 }

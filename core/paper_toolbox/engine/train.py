@@ -14,31 +14,38 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
-from .. import artifact, needs
+from .. import artifact
 from ..artifact import Artifact
-from ..errors import ArtifactError, NeedError, NothingChanged
-from ..files import locked
+from ..errors import ArtifactError, NeedError
+from ..files import locked, write_json
 from ..host import Host
 from ..kit import surgery
-from ..kit.batch import forward
 from ..models.shapes import default_model
-from ..recipe import Recipe
+from ..provenance import environment, provenance
+from ..recipe import Recipe, Training
+from .case import Case
+from .conflicts import refuse
 from .data import Batches, Data, open_data
-from .devices import accelerator_of
+from .devices import accelerator_of, spread
+from .edited import edited
 from .fit import Fit
-from .fits import asks, check_loop
+from .fits import asks
 from .keep import checkpoint_of
 from .methods import Methods, gather
 from .models import open_model, resolved_source
-from .objective import IGNORED, Objective, batch_loss
+from .objective import IGNORED, Objective
+from .observe import run_of
 from .optimize import build_optimizer, narrow
 from .pictures import learning_curve
 from .progress import Show, Silent, shown
 from .restore import load_model
 from .session import Session
+from .shards import shared_out
+from .together import left_alone
 from .unused import freeze_unused
 
 
+@left_alone()
 def train(
     recipe: Recipe,
     out: Path | None,
@@ -46,11 +53,13 @@ def train(
     *,
     resume: bool = False,
     accept_changes: bool = False,
+    data_report: dict[str, Any] | None = None,
     show: Show | None = None,
 ) -> Artifact:
     """Train as ``recipe`` says into the new folder ``out``; ``resume`` continues the run that ``out`` holds.
 
     A run whose plugins or number of processes changed since is only continued if ``accept_changes``.
+    ``data_report`` is kept beside the recipe.
     """
     if resume:
         recipe = _begun(out)
@@ -63,18 +72,25 @@ def train(
     session = session_of(recipe, host, accelerator)
     folder = _folder(out, session.recipe)
     if main and not resume:
-        artifact.create(folder)
-        artifact.write_recipe(folder, session.recipe)
+        _begin(folder, session.recipe, data_report)
     fit = Fit(session, folder, (show or shown()) if main else Silent())
     with locked(folder) if main else nullcontext():
         if resume:
             fit.resume(folder, accept_changes)
-        with _cleared(folder, main and not resume):
+        run = run_of(session.recipe, folder, resume, fit.at.step)
+        with _cleared(folder, main and not resume), fit.watch.over(run, session.observers if main else ()):
             figures = fit.run()
-        if main:
-            _finish(folder, session, figures, fit)
+            if main:
+                _finish(folder, session, figures, fit)
     accelerator.wait_for_everyone()
     return Artifact.load(folder)
+
+
+def _begin(folder: Path, recipe: Recipe, data_report: dict[str, Any] | None) -> None:
+    with artifact.created(folder) as new:
+        artifact.write_recipe(new, recipe)
+        if data_report is not None:
+            write_json(new / "data_report.json", data_report)
 
 
 def _begun(out: Path | None) -> Recipe:
@@ -101,7 +117,8 @@ def session_of(recipe: Recipe, host: Host, accelerator: Accelerator) -> Session:
     """The run, its random generators seeded and its model named in full."""
     settings = recipe.training
     set_seed(settings.seed)
-    data = open_data(settings.data, seed=settings.seed, validation=settings.validation, host=host)
+    share, held_out = settings.validation, settings.validation_data
+    data = open_data(settings.data, seed=settings.seed, validation=share, validation_data=held_out, host=host)
     source = resolved_source(settings.model or default_model(data.task), host)
     recipe = dataclasses.replace(recipe, training=dataclasses.replace(settings, model=source))
     return start(recipe, host, data, None, accelerator)
@@ -122,55 +139,47 @@ def start(
         teacher = _teacher(Path(settings.teacher), data, host, accelerator.device)
     methods = gather(recipe, host, data.task, teacher=teacher is not None)
     world, rank = accelerator.num_processes, accelerator.process_index
+    case = Case(recipe, methods, data.task, world, _fresh(settings.model) and model is None)
+    refuse(case)
     batches = Batches(
         data.train, settings.batch_size, seed=settings.seed, device=accelerator.device, rank=rank, world=world
     )
     if model is None:
-        set_seed(settings.seed)  # whatever was drawn before, for a teacher say, leaves the weights as they are
-        model = open_model(settings.model or default_model(data.task), data.task, host)
-        model = _edited(model, methods, data, settings.batch_size, settings.seed)
+        model = _drawn(settings, methods, data, host)
     model.to(accelerator.device)
-    if surgery.find(model, nn.Conv2d):  # the layout that convolutions are fastest in, on CPUs and GPUs alike
+    plain = shared_out(settings, world) or case.having("forward_mode")
+    if surgery.find(model, nn.Conv2d) and not plain:  # the layout that convolutions are fastest in, CPU and GPU alike
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs know tensors only
-    objective = _objective(methods, data, model, teacher, recipe).to(accelerator.device)
-    check_loop(methods, objective, world, recipe)
-    if world > 1 and methods.regimen is None:
+    notes = refuse(dataclasses.replace(case, model=model))
+    objective = _objective(methods, data, model, teacher).to(accelerator.device)
+    if world > 1 and methods.regimen is None and settings.parallel != "ddp_unused":
         freeze_unused(model, objective, data, settings)
     narrow(model, settings)
-    wrapped = accelerator.prepare_model(model) if world > 1 or settings.precision != "fp32" else model
+    wrapped = spread(model, accelerator, settings)
     optimizer = build_optimizer(methods.optimizer, model, objective, settings, len(batches))
     if settings.precision == "fp16":
         optimizer = accelerator.prepare_optimizer(optimizer)
     closure, scheduled = asks(methods.optimizer)
     parts = (model, wrapped, objective, optimizer, closure, accelerator, batches, methods.regimen, scheduled)
-    return Session(recipe, host, data, *parts)
+    return Session(recipe, host, data, *parts, notes=notes, observers=methods.observers)
 
 
-def _objective(methods: Methods, data: Data, model: nn.Module, teacher: Any, recipe: Recipe) -> Objective:
+def _drawn(settings: Training, methods: Methods, data: Data, host: Host) -> nn.Module:
+    """The recipe's own model, and what its methods do to it."""
+    set_seed(settings.seed)  # whatever was drawn before, for a teacher say, leaves the weights as they are
+    model = open_model(settings.model or default_model(data.task), data.task, host)
+    return edited(model, methods, data, settings.batch_size, settings.seed)
+
+
+def _fresh(source: str | None) -> bool:
+    """Whether ``source`` is an architecture whose weights are drawn; what others give may be trained already."""
+    scheme, colon, _ = (source or "").partition("?")[0].partition(":")
+    return not colon or scheme == "model"
+
+
+def _objective(methods: Methods, data: Data, model: nn.Module, teacher: Any) -> Objective:
     padded = data.task.kind == "tokens" and bool((data.train.targets == IGNORED).any())
-    objective = Objective(methods.losses, data.task, model, teacher, padded)
-    if recipe.training.teacher is not None and not any(need.startswith("teacher") for need in objective.asked):
-        raise NeedError("teacher: no loss of this run learns from one; name one that does, such as --plugin sinkd")
-    return objective
-
-
-def _edited(model: nn.Module, methods: Methods, data: Data, batch_size: int, seed: int) -> nn.Module:
-    """The fresh model with the run's normalizers and pruning at initialisation."""
-    batches = Batches(data.train, batch_size)
-    available = {"batches": batches, "loss": batch_loss(data.task), "generator": torch.Generator().manual_seed(seed)}
-    for name, normalizer in methods.normalizers:
-        before = surgery.edits(model)
-        model = normalizer.apply(model, **needs.supply(normalizer.apply, available, name))
-        if surgery.edits(model) == before:
-            raise NothingChanged(f"{name} changed nothing in {type(model).__name__}")
-    for name, compressor in methods.compressors:
-        model = compressor.compress(model, **needs.supply(compressor.compress, available, name))
-    with torch.no_grad():  # one forward, so that a misfit shows before the run starts
-        inputs, _ = next(iter(Batches(data.train, min(2, batch_size), limit=2)))
-        training = model.training
-        forward(model.eval(), inputs)
-        model.train(training)
-    return model
+    return Objective(methods.losses, data.task, model, teacher, padded)
 
 
 def _teacher(folder: Path, data: Data, host: Host, device: torch.device) -> nn.Module:
@@ -185,7 +194,7 @@ def _finish(folder: Path, session: Session, figures: dict[str, Any], fit: Fit) -
     artifact.write_structure(folder, surgery.edits(session.model))
     learning_curve(fit.at.history, folder / "learning_curve.png")
     artifact.write_summary(folder, _summary(session, figures, seconds=round(fit.at.seconds, 3)))
-    session.host.manager.hook.run_finished(summary=figures)
+    fit.watch.finished(fit.at.step, figures)
 
 
 def _summary(session: Session, figures: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -197,8 +206,9 @@ def _summary(session: Session, figures: dict[str, Any], **more: Any) -> dict[str
         "preprocessing": session.data.preprocessing,
         "figures": figures,
         "parameters": parameters,
-        "plugins": artifact.provenance(session.recipe.plugins),
-        "environment": artifact.environment(),
+        "plugins": provenance(session.recipe.plugins),
+        "careful": [note.line for note in session.notes],
+        "environment": environment(),
         "threads": torch.get_num_threads(),
         **more,
     }
@@ -207,7 +217,7 @@ def _summary(session: Session, figures: dict[str, Any], **more: Any) -> dict[str
 def _name(recipe: Recipe) -> str:
     """``digits-cnn-adamp``, of letters that every file system takes."""
     settings = recipe.training
-    words = [settings.data, settings.model or "", *(c.name for c in recipe.plugins)]
+    words = [settings.data, settings.model or "", *(c.name for c in recipe.unobserved().plugins)]
     return "-".join(
-        "".join(c if c.isalnum() or c == "_" else "-" for c in w.split("?")[0].split("/")[-1]) for w in words
+        "".join(c if c.isalnum() or c == "_" else "-" for c in w.split("?")[0].strip("/").split("/")[-1]) for w in words
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..kit.wrap import buffers_kept
+from ..kit.passes import buffers_kept
 from ..recipe import Training
 from .data import Batches, Data
 from .objective import Objective

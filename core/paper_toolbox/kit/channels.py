@@ -17,6 +17,7 @@ from . import surgery
 from .batch import Inputs, forward
 from .capture import evaluating
 from .deadline import within
+from .endless import endless
 from .undo import Saved, differentiable
 
 LAYERS = (OPTYPE.CONV, OPTYPE.DEPTHWISE_CONV, OPTYPE.LINEAR, OPTYPE.BN, OPTYPE.IN, OPTYPE.PRELU, OPTYPE.EMBED)
@@ -71,7 +72,9 @@ class Channels:
             surgery.reshape(self.model, path)
 
     def _all(self) -> Iterator[Group]:
-        for found in list(self.graph.get_all_groups()):
+        left = endless(self.graph)
+        self.refused |= {self.paths[layer]: "they are cut apart and joined again without end" for layer in left}
+        for found in list(self.graph.get_all_groups(ignored_layers=left)):
             layers = [item for item in found if item.dep.target.type in LAYERS]
             makers = [item for item in layers if self.graph.is_out_channel_pruning_fn(item.dep.handler)]
             reasons = [why for item in found if (why := _objection(item.dep.target))]

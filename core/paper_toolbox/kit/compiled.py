@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from ..errors import PluginError
 from .arithmetic import OPEN
 from .graph import graph_of
+from .grouped import flavour
 from .kernel import Kernel, kernel_of
-from .layout import Seen, join, part
+from .layout import Given, Seen, join, layout_of, part
 from .tape import Tape
 
 if TYPE_CHECKING:
     from .rule import Rule
 
 GRAPHS = 16  # of one optimizer; an ordinary rule has one or two
-SMALL = 4096  # flat tensors up to this size take their step together: the call would cost more than the work
+SMALL = 4096  # tensors up to this size take an elementwise step together: the call would cost more than the work
 
 
 class Compiled:
@@ -34,19 +35,29 @@ class Compiled:
         self.codes: set[str] = set()
         self.made: dict[Tape, tuple[fx.GraphModule, dict[Any, Kernel]]] = {}
 
-    def __call__(self, rule: Rule, tensors: list[Seen]) -> None:
-        """One step of the tensors of a group; they are plain, contiguous and in the rule's view."""
-        together: dict[Any, list[Seen]] = {}
-        for seen in tensors:
-            alike = (seen.state["step"], seen.p.dtype, seen.p.device) if _is_small(rule, seen) else id(seen)
-            together.setdefault(alike, []).append(seen)
+    def __call__(self, rule: Rule, given: list[Given]) -> None:
+        """One step of the tensors of a group."""
+        together: dict[Any, list[Given]] = {}
+        for each in given:
+            p, _, state = each
+            alike = (state["step"], p.dtype, p.device) if _is_small(rule, p, state) else id(p)
+            together.setdefault(alike, []).append(each)
         for some in together.values():
-            joined = join(some) if len(some) > 1 else some[0]
+            if len(some) == 1:
+                self._alone(rule, *some[0])
+                continue
+            joined = join(some)
             self._update(rule, joined)
-            if len(some) > 1:
-                part(joined, some)
+            part(joined, some)
+
+    def _alone(self, rule: Rule, p: Tensor, grad: Tensor, state: dict[str, Any]) -> None:
+        layout = layout_of(p, rule.view)
+        seen = layout.show(p, grad, state)
+        self._update(rule, seen)
+        layout.put_back(seen, p, state)
 
     def _update(self, rule: Rule, seen: Seen) -> None:
+        """One step of a tensor that is plain, contiguous and in the rule's view."""
         tape = self._tape(rule, seen)
         if tape.play(rule, seen.state["step"]):
             self.made[tape] = (self._graph(rule, tape), {})
@@ -59,8 +70,7 @@ class Compiled:
 
     def _tape(self, rule: Rule, seen: Seen) -> Tape:
         """The tape for tensors like ``seen.p`` and a rule whose fields switch the same branches."""
-        flavour = tuple(v if isinstance(v, str) else bool(v) for v in vars(rule).values())
-        key: Any = (flavour, seen.p.dtype, seen.p.device, seen.p.ndim)
+        key: Any = (flavour(rule), seen.p.dtype, seen.p.device, seen.p.ndim)
         tape = self.tapes.get(key)
         if tape is not None and tape.looks_at_shapes and tape.shape != seen.p.shape:
             key = (key, seen.p.shape)
@@ -81,7 +91,8 @@ class Compiled:
         return module
 
 
-def _is_small(rule: Rule, seen: Seen) -> bool:
-    if rule.view == "tensor" or seen.p.ndim != 1 or seen.p.numel() > SMALL:
+def _is_small(rule: Rule, p: Tensor, state: dict[str, Any]) -> bool:
+    """Whether ``p`` is small and its step elementwise."""
+    if rule.view == "tensor" or p.numel() > SMALL or (rule.view == "rows" and p.ndim > 1):
         return False
-    return all(x.shape == seen.p.shape for name, x in seen.state.items() if name != "step")
+    return all(x.shape == p.shape for name, x in state.items() if name != "step")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ModelError, NeedError
 from ..kinds import Optimizer
+from .shards import is_shard, refuse_shards
 
 State = dict[str, Any]
 
@@ -21,6 +22,7 @@ class GroupedOptimizer(torch.optim.Optimizer):
     def __init__(self, method: Optimizer, params: Iterable[Any]) -> None:
         self.method = method
         self.seen: dict[int, tuple[tuple[Any, ...], Any]] = {}
+        self.flavours: dict[int, tuple[str | bool, ...]] = {}
         groups = list(params)
         if not groups:
             raise ModelError(f"{type(method).__name__} was given no parameters: is the model empty or wholly frozen?")
@@ -34,6 +36,8 @@ class GroupedOptimizer(torch.optim.Optimizer):
         for p in self.param_groups[-1]["params"]:
             if not p.is_floating_point():
                 raise ModelError(f"{type(self.method).__name__} takes real floating-point parameters, not {p.dtype}")
+            if is_shard(p):
+                refuse_shards(self.method)
 
     def current(self, number: int, group: dict[str, Any]) -> Any:
         """The method with this group's values; made anew only when one of them changed."""
@@ -43,6 +47,12 @@ class GroupedOptimizer(torch.optim.Optimizer):
             method.__dict__.update({f.name: v for f, v in zip(fields(method), values, strict=True)})
             self.seen[number] = (values, method)
         return self.seen[number][1]
+
+    def turned(self, number: int, method: Any) -> bool:
+        """Whether the group's ``method`` takes other branches than at its last step, and so may want more state."""
+        now = flavour(method)
+        before, self.flavours[number] = self.flavours.get(number), now
+        return before != now
 
     def dense(self, grad: Tensor | None) -> Tensor:
         """A gradient, if it is a dense one."""
@@ -66,4 +76,9 @@ class GroupedOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.seen = {}
+        self.seen, self.flavours = {}, {}
+
+
+def flavour(method: Any) -> tuple[str | bool, ...]:
+    """What ordinary branches on its fields ask: texts, and whether the other values are anything."""
+    return tuple(v if isinstance(v, str) else bool(v) for v in vars(method).values())

@@ -8,6 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+flatten: Any = torch._utils._flatten_dense_tensors  # untyped in torch, as the next
+unflatten: Any = torch._utils._unflatten_dense_tensors
+
+Given = tuple[Tensor, Tensor, dict[str, Any]]  #: a parameter, its gradient and its state
 View = Literal["flat", "rows", "tensor"]
 
 
@@ -22,13 +26,18 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How tensors like ``p`` are seen: axes permuted by ``order`` so that memory runs forward, then ``shape``."""
+    """How tensors like ``p`` are seen: axes permuted by ``order`` so that memory runs forward, then ``shape``.
+
+    Without a shape they are seen as they are.
+    """
 
     order: tuple[int, ...] | None
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
 
     def show(self, p: Tensor, grad: Tensor, state: dict[str, Any]) -> Seen:
         """``p``, ``grad`` and the state tensors shaped like ``p`` in the layout; the rest of the state as it is."""
+        if self.shape is None:
+            return Seen(p, grad, dict(state))
         like = p.shape
         kept = {k: self._show(x) if isinstance(x, Tensor) and x.shape == like else x for k, x in state.items()}
         return Seen(self._show(p), self._show(grad), kept)
@@ -42,12 +51,18 @@ class Layout:
 
     def _show(self, x: Tensor) -> Tensor:
         """x in the layout's shape, contiguous: a plain tensor on the same memory, else a copy."""
-        return (x if self.order is None else x.permute(self.order)).reshape(self.shape).contiguous().data
+        shape = self.shape or ()
+        if self.order is None and x.is_contiguous():  # as nearly all are
+            return x.data if x.shape == shape else x.data.view(shape)
+        return (x if self.order is None else x.permute(self.order)).reshape(shape).contiguous().data
 
     def _put_back(self, seen: Tensor, x: Tensor) -> None:
         if seen.data_ptr() != x.data_ptr():
             axes = x if self.order is None else x.permute(self.order)
             axes.copy_(seen.reshape(axes.shape))
+
+
+AS_THEY_ARE = Layout(None, None)
 
 
 def layout_of(p: Tensor, view: View) -> Layout:
@@ -60,17 +75,17 @@ def layout_of(p: Tensor, view: View) -> Layout:
     return Layout((*range(kept), *sorted(range(kept, p.ndim), key=p.stride, reverse=True)), shape)
 
 
-def join(some: list[Seen]) -> Seen:
-    """Several flat tensors as one; the copies go back with ``part``."""
-    state = {name: torch.cat([seen.state[name] for seen in some]) for name in some[0].state if name != "step"}
-    p, grad = torch.cat([seen.p for seen in some]), torch.cat([seen.grad for seen in some])
-    return Seen(p, grad, state | {"step": some[0].state["step"]})
+def join(some: list[Given]) -> Seen:
+    """Several tensors as one, (N,), whose state is shaped like themselves; the copies go back with ``part``."""
+    (params, grads, states), names = zip(*some, strict=True), [name for name in some[0][2] if name != "step"]
+    kept = {name: flatten([state[name] for state in states]) for name in names}
+    return Seen(flatten(params), flatten(grads), kept | {"step": states[0]["step"]})
 
 
-def part(joined: Seen, some: list[Seen]) -> None:
+def part(joined: Seen, some: list[Given]) -> None:
     """Write what ``join`` made back to where it came from."""
-    sizes = [seen.p.numel() for seen in some]
-    torch._foreach_copy_([seen.p for seen in some], torch.split(joined.p, sizes))
+    params = [p for p, _, _ in some]
+    torch._foreach_copy_(params, unflatten(joined.p, params))
     for name, x in joined.state.items():
         if name != "step":
-            torch._foreach_copy_([seen.state[name] for seen in some], torch.split(x, sizes))
+            torch._foreach_copy_([state[name] for _, _, state in some], unflatten(x, params))

@@ -25,6 +25,12 @@ MAPS = (
 )
 
 
+def is_norm(layer: nn.Module) -> bool:
+    """Whether ``layer`` normalizes: by its type, by its name (…Norm, …Norm2d), or because it has a normalized shape."""
+    named = _NAMED.search(type(layer).__name__) is not None
+    return named or isinstance(layer, NORMS) or hasattr(layer, "normalized_shape")
+
+
 @dataclass(frozen=True)
 class Place:
     """A norm layer, or the linear map behind which one fits.
@@ -48,7 +54,7 @@ def places(model: nn.Module, own: tuple[type[nn.Module], ...] = ()) -> list[Plac
     layers = [(p, m) for p, m in surgery.find(model, nn.Module) if p]
     if found := [(p, m) for p, m in layers if type_before_parametrizations(m) in (*NORMS, *own)]:
         return [Place(p, m, *_of_norm(m), is_norm=True) for p, m in found]
-    if any(isinstance(m, NORMS) or _NAMED.search(type(m).__name__) for _, m in layers):
+    if any(is_norm(m) for _, m in layers):
         return []
     maps = [(p, m) for p, m in layers if type_before_parametrizations(m) in MAPS]
     return [Place(p, m, *_of_map(m), is_norm=False) for p, m in maps[:-1]]

@@ -79,7 +79,7 @@ def parameter_gradients(
     for inputs, targets in samples.batches:
         for first in range(0, len(targets), chunk):
             some = slice(first, first + chunk)
-            with _mappable(samples, targets.device.type):
+            with _mappable(samples, targets.device.type), mapped(samples.model):
                 grads, losses = each(weights, apply(lambda x, some=some: x[some], inputs), targets[some])  # type: ignore[misc]  # some is bound at once
             yield losses.detach(), [g.detach() for g in grads.values()]
 
@@ -92,6 +92,18 @@ def _mappable(samples: Samples, device: str) -> Iterator[None]:
     with warnings.catch_warnings(), nullcontext() if narrow else sdpa_kernel(SDPBackend.MATH):
         warnings.filterwarnings("ignore", "There is a performance drop")
         yield
+
+
+@contextmanager
+def mapped(model: nn.Module) -> Iterator[None]:
+    """What cannot be mapped over samples is an error of the model: transformers looks whether a mask hides anything."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "data-dependent control flow" not in str(error):
+            raise
+        why = "its forward decides by the values of a tensor, a mask perhaps"
+        raise ModelError(f"{type(model).__name__} has no gradients of single samples: {why}") from error
 
 
 def apart(model: nn.Module) -> None:

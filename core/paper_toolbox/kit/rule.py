@@ -14,7 +14,8 @@ from ..errors import ParamError
 from ..kinds import Optimizer
 from .grouped import GroupedOptimizer
 from .grouped import State as State  # plugins take it from here
-from .layout import Seen, View, layout_of
+from .layout import AS_THEY_ARE, Given, View, layout_of
+from .shards import Pieces, is_shard, local, shard_like
 from .storage import PLAIN, SMALL, Storage
 
 
@@ -23,12 +24,21 @@ class Rule(Optimizer):
     """An optimizer given by ``init`` (the state of one tensor) and ``update`` (one step of one tensor).
 
     ``view`` is the shape in which ``update`` sees ``p``, ``grad`` and the state tensors shaped like ``p``: ``flat``,
-    (N,), for elementwise rules; ``rows``, (O, I), for rules that treat rows as units, where tensors with at most one
-    axis are (N,) and must be treated elementwise; ``tensor``, as they are, but never without an axis. Several (N,) may
-    come joined as one.
+    any, for elementwise rules, to which several tensors may come joined as one (N,); ``rows``, (O, I), for rules that
+    treat rows as units, where tensors with at most one axis must be treated elementwise, as (N,) or joined;
+    ``tensor``, as they are, but never without an axis.
+
+    ``shards`` are the pieces that ``update`` may be given one by one: ``elements``, which a flat rule's always are;
+    ``rows``, where no row looks at another; ``none``, what other rules have that declare nothing.
     """
 
     view: ClassVar[View] = "flat"
+    shards: ClassVar[Pieces] = "elements"
+
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if "view" in vars(cls) and "shards" not in vars(cls):
+            cls.shards = "elements" if cls.view == "flat" else "none"
 
     @abstractmethod
     def init(self, p: Tensor) -> dict[str, Tensor]:
@@ -50,15 +60,18 @@ class Rule(Optimizer):
 
 
 class Engine(Protocol):
-    """Runs one step of the tensors of a group, which are already in the rule's view."""
+    """Runs one step of the tensors of a group."""
 
-    def __call__(self, rule: Rule, tensors: list[Seen]) -> None: ...
+    def __call__(self, rule: Rule, given: list[Given]) -> None: ...
 
 
-def eager(rule: Rule, tensors: list[Seen]) -> None:
-    """The update as it is written."""
-    for seen in tensors:
+def eager(rule: Rule, given: list[Given]) -> None:
+    """The update as it is written; where it is elementwise on tensors as they are."""
+    for p, grad, state in given:
+        layout = AS_THEY_ARE if rule.view == "flat" else layout_of(p, rule.view)
+        seen = layout.show(p, grad, state)
         rule.update(seen.p, seen.grad, seen.state)
+        layout.put_back(seen, p, state)
 
 
 def engine_of(name: str) -> Engine:
@@ -88,20 +101,33 @@ class RuleOptimizer(GroupedOptimizer):
                 loss = closure()
         for number, group in enumerate(self.param_groups):
             rule = self.current(number, group)
+            if self.turned(number, rule):
+                self._complete(rule, group["params"])
             params = [p for p in group["params"] if p.grad is not None and p.numel()]
             if self.storage == PLAIN:
-                self._step(rule, [(p, self.dense(p.grad), self._state(rule, p, self.state[p])) for p in params])
+                given = (self._given(rule, p) for p in params)
+                self.run(rule, [each for each in given if each[0].numel()])  # of a shard nothing may be here
             else:
                 self._step_stored(rule, params)
         return loss
 
-    def _step(self, rule: Rule, given: list[tuple[Tensor, Tensor, State]]) -> None:
-        """One step of tensors with their gradients and states."""
-        layouts = [layout_of(p, rule.view) for p, _, _ in given]
-        tensors = [layout.show(*each) for layout, each in zip(layouts, given, strict=True)]
-        self.run(rule, tensors)
-        for layout, (p, _, state), seen in zip(layouts, given, tensors, strict=True):
-            layout.put_back(seen, p, state)
+    def current(self, number: int, group: dict[str, Any]) -> Any:
+        """As inherited; where a field became 0, or is 0 no longer, the state that this asks for is made as well."""
+        before = self.seen.get(number)
+        rule = super().current(number, group)
+        if before is None or (before[1] is not rule and _switches(before[1]) != _switches(rule)):
+            for p in group["params"]:
+                if state := self.state.get(p):
+                    made = _init(rule, self.storage.wide(p, state))
+                    state.update({name: x for name, x in made.items() if name not in state})
+        return rule
+
+    def _given(self, rule: Rule, p: Tensor) -> Given:
+        """``p``, its gradient and its state; of a shard what is here of them."""
+        grad, state = self.dense(p.grad), self._state(rule, p, self.state[p])
+        if not is_shard(p):
+            return p, grad, state
+        return local(p), local(grad), {name: local(x) for name, x in state.items()}
 
     def _step_stored(self, rule: Rule, params: list[Tensor]) -> None:
         """Tensor after tensor, so that one alone is open at a time; small ones together."""
@@ -111,16 +137,22 @@ class RuleOptimizer(GroupedOptimizer):
             opened = [self.storage.opened(w, self.state[p]) for p, w in zip(some, wide, strict=True)]
             states = [self._state(rule, w, state) for w, state in zip(wide, opened, strict=True)]
             grads = [self.dense(p.grad).to(w.dtype) for p, w in zip(some, wide, strict=True)]
-            self._step(rule, list(zip(wide, grads, states, strict=True)))
+            self.run(rule, list(zip(wide, grads, states, strict=True)))
             for p, w, state in zip(some, wide, states, strict=True):
                 self.storage.close(p, w, state, self.state[p])
 
     def _state(self, rule: Rule, p: Tensor, state: State) -> State:
         if not state:
             state["step"] = 0
-            state.update(rule.init(p))
+            state.update(_init(rule, p))
         state["step"] += 1
         return state
+
+    def _complete(self, rule: Rule, params: list[Tensor]) -> None:
+        """Tensors that have a state get what is missing in it: a momentum that was 0 so far, say."""
+        for p in params:
+            if state := self.state.get(p):
+                state |= _init(rule, self.storage.wide(p, state)) | state
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"engine": self.engine, "storage": self.storage}
@@ -129,3 +161,14 @@ class RuleOptimizer(GroupedOptimizer):
         super().__setstate__(state)
         if "run" not in vars(self):  # a copy; load_state_dict comes here too, and keeps what is compiled
             self.run = engine_of(self.engine)
+
+
+def _init(rule: Rule, p: Tensor) -> dict[str, Tensor]:
+    if not is_shard(p):
+        return rule.init(p)
+    return {name: shard_like(p, x) for name, x in rule.init(local(p)).items()}
+
+
+def _switches(rule: Rule) -> list[Any]:
+    """What a rule may keep more or less state for: its texts, and which of its other fields are 0."""
+    return [value if isinstance(value, str) else bool(value) for value in vars(rule).values()]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
@@ -17,6 +16,7 @@ from .. import needs
 from ..errors import NeedError, ParamError
 from ..kinds import Closure, Optimizer
 from ..method import param
+from .shards import Pieces, is_shard, refuse_shards
 from .storage import PLAIN, Storage
 
 
@@ -24,10 +24,12 @@ from .storage import PLAIN, Storage
 class Wrapper(Optimizer):
     """Wraps the optimizer named ``base``; those of the next fields that are set are passed on to it.
 
-    ``around`` lists what the base's step may ask for.
+    ``around`` lists what the base's step may ask for; ``shards`` are the pieces of tensors that are enough for what
+    the wrapper itself does, as in a ``Rule``.
     """
 
     around: ClassVar[tuple[Closure, ...]] = ("none",)
+    shards: ClassVar[Pieces] = "none"
 
     base: str = param("sgd", "the optimizer inside: its name, with fields as in adamw?eps=1e-6&betas=0.9,0.99")
     lr: float | None = param(None, "step size of the base; none: its own default", low=0)
@@ -131,8 +133,11 @@ class WrappedOptimizer(torch.optim.Optimizer):
 
     def __init__(self, method: Wrapper, inner: Optimizer, base: torch.optim.Optimizer, model: nn.Module | None) -> None:
         self.method, self.inner, self.base, self.model = method, inner, base, model
+        self.asked = method.closure  # kept: of a Transform it is the base's, which is built anew to tell it
         super().__init__(base.param_groups, base.defaults)
         self._share()
+        if any(is_shard(p) for p in self.trained):
+            refuse_shards(method)
 
     def _share(self) -> None:
         self.defaults, self.state, self.param_groups = self.base.defaults, self.base.state, self.base.param_groups
@@ -140,10 +145,9 @@ class WrappedOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; ``closure`` zeroes the gradients, runs forward and backward and returns the loss."""
-        asked = self.method.closure
-        if closure is None and asked != "none":
+        if closure is None and self.asked != "none":
             raise ParamError(f"{type(self.method).__name__}.step needs a closure that runs forward and backward")
-        return self.method.step(self, torch.enable_grad()(closure) if asked == "gradient" and closure else closure)
+        return self.method.step(self, torch.enable_grad()(closure) if self.asked == "gradient" and closure else closure)
 
     def descend(self, closure: Callable[[], Any] | None = None) -> Any:
         """The base's step, after ``closure`` or with it, as the base wants it; returns what ``closure`` returned."""
@@ -191,23 +195,3 @@ class WrappedOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a copy is the same view of the copied base
-
-
-@contextmanager
-def buffers_kept(model: nn.Module | None) -> Iterator[None]:
-    """Running statistics and other buffers come out as they went in."""
-    before = [] if model is None else [(b, b.clone()) for b in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)
-
-
-@contextmanager
-def same_draws(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """The random generators come out as they went in, so that the next pass draws the same dropout masks."""
-    devices = {x.device for x in tensors if x.is_cuda}
-    with torch.random.fork_rng(list(devices)):
-        yield

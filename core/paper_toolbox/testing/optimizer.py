@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .. import needs
 from ..errors import ToolboxError
 from ..kinds import Optimizer
 from ..kit.rule import Rule
 from ..kit.samples import Samples
 from .declared import Declared
 from .optimizer_oracle import OptimizerOracle
+from .optimizer_passes import RunsPasses, built
 from .whole_way import TrainsWholeWay
 
 Start = dict[str, Tensor]
@@ -74,7 +74,7 @@ def squares(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - centres).square().sum(1).mean() / 2
 
 
-class OptimizerSuite(Declared, OptimizerOracle, TrainsWholeWay):
+class OptimizerSuite(Declared, OptimizerOracle, RunsPasses, TrainsWholeWay):
     """The knobs a paper may honestly turn are the class attributes."""
 
     method: Optimizer
@@ -85,15 +85,7 @@ class OptimizerSuite(Declared, OptimizerOracle, TrainsWholeWay):
         self, model: nn.Module, params: Iterable[Any] | None = None, engine: str = "eager"
     ) -> torch.optim.Optimizer:
         """The method over ``params`` (all of the model's), with whatever it may ask for."""
-        given = {
-            "model": model,
-            "engine": engine,
-            "steps_total": self.steps,
-            "steps_per_epoch": max(1, self.steps // 10),
-            "generator": torch.Generator().manual_seed(0),
-        }
-        asked = needs.supply(self.method.build, given)
-        return self.method.build(list(model.parameters()) if params is None else params, **asked)
+        return built(self.method, model, params, engine, self.steps)  # type: ignore[no-any-return]  # an optimizer
 
     def step(self, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
         """One step, with the closure that the method wants."""

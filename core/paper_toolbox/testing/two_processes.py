@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ LIMIT = 120.0  #: seconds
 
 def in_two_processes(recipe: Recipe, out: Path) -> list[dict[str, str]]:
     """Train into ``out``; of each process the hash of its ``weights``, or why the run was ``refused``."""
+    return in_both(_train, out.with_name(f"{out.name}-processes"), recipe.to_dict(), out)
+
+
+def in_both(job: Callable[..., Any], work: Path, *given: Any) -> list[Any]:
+    """What ``job(*given)``, a function of a module, returns in each process, as JSON; ``work`` is made for them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    work, port = out.with_name(f"{out.name}-processes"), _free_port()
+    port = _free_port()
     work.mkdir()
-    given = [(rank, port, recipe.to_dict(), out, work) for rank in range(WORLD)]
-    started = [context.Process(target=_train, args=each, daemon=True) for each in given]
+    started = [context.Process(target=_run, args=(rank, port, work, job, given), daemon=True) for rank in range(WORLD)]
     for process in started:
         process.start()
     _wait(started)
@@ -57,25 +62,29 @@ def _free_port() -> int:
         return port
 
 
-def _train(rank: int, port: int, content: dict[str, Any], out: Path, work: Path) -> None:
+def _run(rank: int, port: int, work: Path, job: Callable[..., Any], given: tuple[Any, ...]) -> None:
     """One of the two processes."""
     with (work / f"{rank}.txt").open("wb") as file:  # whatever is said here is told when it fails
         os.dup2(file.fileno(), sys.stderr.fileno())
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "LOCAL_WORLD_SIZE": WORLD, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    (work / f"{rank}.json").write_text(json.dumps(job(*given)), "utf-8")
+
+
+def _train(content: dict[str, Any], out: Path) -> dict[str, str]:
     try:
-        end = {"weights": _weights(content, out)}
+        return {"weights": _weights(content, out)}
     except ToolboxError as error:
-        end = {"refused": str(error)}
-    (work / f"{rank}.json").write_text(json.dumps(end), "utf-8")
+        return {"refused": str(error)}
 
 
 def _weights(content: dict[str, Any], out: Path) -> str:
-    """The hash of the parameters that this process ends with."""
+    """The hash of the parameters and buffers that this process ends with, shards made whole."""
     import torch
 
     from ..engine.fit import Fit
     from ..engine.progress import Silent
+    from ..engine.shards import whole
     from ..engine.train import train
     from ..host import Host
 
@@ -88,5 +97,6 @@ def _weights(content: dict[str, Any], out: Path) -> str:
 
     Fit.run = remember  # type: ignore[method-assign]  # a run's folder holds the first process's weights alone
     train(Recipe.from_dict(content), out, Host(), show=Silent())
-    parameters = (p.detach().contiguous().numpy().tobytes() for p in sessions[0].model.parameters())
-    return hashlib.sha256(b"".join(parameters)).hexdigest()
+    state = whole(sessions[0].model.state_dict()).values()
+    hashed = (x.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for x in state)
+    return hashlib.sha256(b"".join(hashed)).hexdigest()

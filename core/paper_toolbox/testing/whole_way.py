@@ -161,3 +161,28 @@ class MeasuresWholeWay(WholeWay):
         run, choice = users_run.plain(self, tmp_path), users_run.choice_of(self)
         found = measure(run, [choice], Host())[choice.name]
         assert json.loads(json.dumps(found, allow_nan=False)) == found == measure(run, [choice], Host())[choice.name]
+
+
+class ObservesWholeWay(WholeWay):
+    """Of what watches a training."""
+
+    @whole_way
+    def test_whole_way_changes_nothing_and_resumes(self, tmp_path: Path) -> None:
+        """Watched, stopped and resumed: the weights of a run that nobody watched; each of its rows is there once."""
+        from ..engine.progress import Silent
+        from ..engine.train import train
+        from ..files import sha256
+        from ..host import Host
+        from ..recipe import Recipe
+
+        whole, chosen = users_run.plain(self, tmp_path), users_run.recipe_of(self, tmp_path)
+        ends, metric = [row["step"] for row in whole.history()], whole.task.metric
+        with pytest.raises(Interrupted):
+            train(chosen, tmp_path / "cut", Host(), show=users_run.stop_at(ends[0] * 3 // 2))
+        resumed = train(Recipe(), tmp_path / "cut", Host(), resume=True, show=Silent())
+        assert users_run.told(resumed) == users_run.told(whole)
+        assert sha256(resumed.weights) == sha256(whole.weights), "watched, a run ends with other weights"
+        if read := getattr(self, "read", None):
+            found = read(tmp_path / "cut")
+            assert [step for step, _ in found["batch_loss"]] == list(range(1, ends[-1] + 1))
+            assert [step for step, _ in found[metric]] == ends

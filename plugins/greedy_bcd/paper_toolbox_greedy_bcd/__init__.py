@@ -12,18 +12,19 @@ from typing import Any, Literal
 import torch
 from paper_toolbox import Optimizer, hookimpl, param
 from paper_toolbox.errors import NeedError
+from paper_toolbox.kit.passes import repeatable
 from paper_toolbox.kit.precision import widen
 from paper_toolbox.kit.whole import Place, Whole, WholeOptimizer
-from paper_toolbox.kit.wrap import buffers_kept
 from torch import Tensor, nn
 
 from .bound import curvature, descend, gain
-from .draws import Seeds, drawn_again
 
 
 @dataclass(frozen=True, kw_only=True)
 class GreedyBCD(Whole):
     """w_b ← w_b + argmin ⟨g_b, d⟩ + L_b ‖d‖²_D / 2 + λ ‖w_b + d‖₁ for one block b; D is I, or a bound on diag H."""
+
+    traits = ("differences",)
 
     rule: Literal["gs", "gsl", "gsd", "cyclic", "random"] = param("gsl", "b: most ‖g_b‖², by L_b, by L_b D; in turn")
     lipschitz: float | None = param(None, "L_b, how fast g_b changes; none: found by backtracking", above=0)
@@ -48,8 +49,9 @@ class GreedyBCD(Whole):
         return run
 
     def step(self, run: WholeOptimizer, closure: Callable[[], Tensor] | None) -> Tensor | None:
-        loss, grads, seeds = None, None, Seeds.of(run.trained)
+        loss, grads = None, None
         if closure is not None:
+            closure = repeatable(closure, run.trained, run.model)
             with torch.enable_grad():
                 loss = closure()
                 grads = torch.autograd.grad(loss, run.trained, allow_unused=True)
@@ -61,9 +63,8 @@ class GreedyBCD(Whole):
             # equivalent: or → and: the loss is there where the closure is
             if closure is None or loss is None:
                 return True
-            with buffers_kept(run.model), drawn_again(seeds):
-                rounding = 10 * torch.finfo(loss.dtype).eps * loss.abs()
-                return bool(closure() <= loss + bound.to(loss.device) + rounding)
+            rounding = 10 * torch.finfo(loss.dtype).eps * loss.abs()
+            return bool(closure() <= loss + bound.to(loss.device) + rounding)
 
         descend(self.block(places), fits)
         return None if loss is None else loss.detach()

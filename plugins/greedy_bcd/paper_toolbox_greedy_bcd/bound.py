@@ -36,18 +36,26 @@ def gain(place: Place, bound: float | Tensor) -> Tensor:
 
 def descend(block: list[tuple[Place, Tensor]], fits: Callable[[Tensor], bool]) -> None:
     """Move the block; double L while the loss rises above the bound, whose smooth part ``fits`` is shown."""
-    before = [(place.p.clone(), place.state["L"]) for place, _ in block]
-    for _ in range(TRIES if block else 0):
-        rises = []
-        for (place, mask), (w, _) in zip(block, before, strict=True):
-            bound = curvature(place)
-            place.p.copy_(w + torch.where(mask, move(place, w, bound), 0))
-            d = widen(place.p) - w  # what rounding left of it
-            rises.append((widen(place.grad) * d + bound * d**2 / 2).sum())
-        if fits(torch.stack([rise.to(rises[0].device) for rise in rises]).sum()):
-            return
-        for place, _ in block:
-            place.state["L"] *= 2
-    for (place, _), (w, bound) in zip(block, before, strict=True):
-        place.p.copy_(w)
-        place.state["L"] = bound
+    before, taken = [(place.p.clone(), place.state["L"]) for place, _ in block], False
+    try:
+        for _ in range(TRIES if block else 0):
+            taken = fits(moved(block, [w for w, _ in before]))
+            if taken:
+                break
+            for place, _ in block:
+                place.state["L"] *= 2
+    finally:
+        for (place, _), (w, bound) in zip(block, before, strict=True):
+            place.p.copy_(place.p if taken else w)
+            place.state["L"] = place.state["L"] if taken else bound
+
+
+def moved(block: list[tuple[Place, Tensor]], before: list[Tensor]) -> Tensor:
+    """Move the block from ``before``; how much the bound rises by, ()."""
+    rises = []
+    for (place, mask), w in zip(block, before, strict=True):
+        bound = curvature(place)
+        place.p.copy_(w + torch.where(mask, move(place, w, bound), 0))
+        d = widen(place.p) - w  # what rounding left of it
+        rises.append((widen(place.grad) * d + bound * d**2 / 2).sum())
+    return torch.stack([rise.to(rises[0].device) for rise in rises]).sum()

@@ -10,18 +10,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import psutil
 import torch
 from paper_toolbox import hookimpl, param
-from paper_toolbox.errors import ModelError, NeedError
+from paper_toolbox.errors import ModelError
 from paper_toolbox.kit.grouped import State
-from paper_toolbox.kit.whole import Whole, WholeOptimizer
+from paper_toolbox.kit.memory import afford
+from paper_toolbox.kit.vector import joined, parted
+from paper_toolbox.kit.whole import Place, Whole, WholeOptimizer
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .groups import fit_lra, fit_xmat, precondition
-from .vector import joined, parted, product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +40,17 @@ class PSGD(Whole):
     momentum: float = param(0.0, "decay of the running mean of gradients", low=0, below=1)
     max_norm: float | None = param(None, "P g is shortened to this norm; none: never", above=0)
 
+    @property
+    def traits(self) -> Any:  # type: ignore[override]  # a field decides
+        return {"newton": ("second_order",)}.get(self.fit, ())
+
     def build(self, params: Iterable[Any], *, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Refused if Q would not fit into memory."""
         run = WholeOptimizer(self, params, model)
-        if run.trained:
-            size = sum(p.numel() for p in run.trained)
-            afford(
-                self, size * torch.promote_types(run.trained[0].dtype, torch.float32).itemsize, run.trained[0].device
-            )
+        if run.trained and self.preconditioner == "lra":
+            first = run.trained[0]
+            column = sum(p.numel() for p in run.trained) * torch.promote_types(first.dtype, torch.float32).itemsize
+            afford("psgd.rank", self.rank, 2 * column, first.device, beside=2 * column)  # U and V; d and m
         return run
 
     def step(self, run: WholeOptimizer, closure: Callable[[], Tensor]) -> Tensor:
@@ -73,7 +76,7 @@ class PSGD(Whole):
         along = precondition(q, q["m"].lerp_(g, 1 - at.momentum))
         if at.max_norm is not None:
             along *= (at.max_norm / vector_norm(along)).clamp(max=1)
-        for place, d in zip(places, parted(along, places), strict=True):
+        for place, d in zip(places, parted(along, run.trained), strict=True):
             place.p.sub_(d, alpha=place.at.lr)
         return loss.detach()
 
@@ -90,13 +93,14 @@ class PSGD(Whole):
         return start | {"d": torch.ones_like(h) * scale, "U": u * small, "V": w * small}
 
 
-def afford(method: PSGD, each: int, device: torch.device) -> None:
-    """Refuse U, V, d and m of ``each`` bytes a column where there is no room for them."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    wanted = (2 * method.rank + 2) * each
-    if method.preconditioner == "lra" and wanted > free:
-        there = f"on {device}, where {free} are free: at most rank {free // each // 2 - 1} would fit"
-        raise NeedError(f"psgd.rank = {method.rank}: needs {wanted} bytes {there}")
+def product(places: list[Place], v: Tensor) -> Tensor:
+    """H v, (n,)."""
+    parts = zip(places, parted(v, [place.p for place in places]), strict=True)
+    pairs = [(place.grad, z.to(place.grad)) for place, z in parts if place.grad.requires_grad]
+    if not pairs:  # a loss linear in the weights
+        return torch.zeros_like(v)
+    slopes, along = zip(*pairs, strict=True)
+    return joined(torch.autograd.grad(slopes, [place.p for place in places], along, materialize_grads=True))
 
 
 @hookimpl

@@ -1,0 +1,12 @@
+"""Every two installed methods, part 2 of 4: each combination of docs/pairs.json really trains."""
+
+from __future__ import annotations
+
+import pairs_kept
+import pytest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", pairs_kept.share(1), ids=lambda rows: str(rows[0]))
+def test_combinations_train(rows: list[str]) -> None:
+    pairs_kept.train(rows)
