@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -290,19 +289,6 @@ def test_ctrl_c_on_the_command_line_exits_130(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "continue with: toolbox train --resume" in rest.splitlines()[-1]
     assert (tmp_path / "run" / "checkpoint" / "last.safetensors").exists()
-
-
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    hashes = [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)]
-    assert hashes[0] == hashes[1]
-    assert Artifact.load(tmp_path / "run").figures["accuracy"] > 0.7
 
 
 def test_a_checkpoint_holds_no_objects(tmp_path: Path) -> None:
