@@ -1,7 +1,8 @@
 """Prove the plugins of a checkout, several at once: ``python -m paper_toolbox.prove_all [--all] [--claims] [ROOT]``.
 
 Only those that changed since their proof are tried, with ``--all`` every one; ``--sample N`` tries N of them again,
-writes nothing, and fails where a kept proof promises more than is found.
+with ``--most M`` of those that have at most M mutants, writes nothing, and fails where a kept proof promises more than
+is found.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--all", action="store_true", help="those that have a fresh proof, too")
     parser.add_argument("--claims", action="store_true", help="claims and speeds, too")
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="try N again and compare")
+    parser.add_argument("--most", type=int, metavar="M", help="mutants that a plugin tried again may have")
     asked = parser.parse_args(arguments)
     folders = documents.folders(asked.root)
-    chosen = sampled(folders, asked.sample) if asked.sample else [f for f in folders if asked.all or not fresh(f)]
+    small = [folder for folder in folders if asked.most is None or _mutants(folder) <= asked.most]
+    chosen = sampled(small, asked.sample) if asked.sample else [f for f in folders if asked.all or not fresh(f)]
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         lines = list(pool.map(lambda folder: _one(folder, asked.claims, keep=not asked.sample), chosen))
     if not asked.sample:
@@ -45,6 +48,12 @@ def fresh(folder: Path) -> bool:
     """Whether the kept proof is of the plugin as it is."""
     kept = proof.read(folder)
     return kept is not None and kept["inputs"] == proof.inputs(folder)
+
+
+def _mutants(folder: Path) -> int:
+    """How many its kept proof tells of."""
+    kept = proof.read(folder)
+    return int(kept["mutants"]["total"]) if kept and kept["mutants"] else 0
 
 
 def sampled(folders: Sequence[Path], count: int) -> list[Path]:

@@ -119,6 +119,20 @@ def test_a_loss_without_curvature_and_one_of_a_step_size_of_zero() -> None:
     assert still.common["damping"] == 1.0
 
 
+def test_damping_falls_where_the_quadratic_model_is_right_and_rises_where_it_is_not() -> None:
+    """Of a linear model's squares it is, at any share of the step; far away in a net's cross-entropy it is not."""
+    layer, (x, y) = nn.Linear(4, 3).double(), data(6)
+    for lr, search in ((1.0, False), (4.0, True)):
+        optimizer: Any = EGN(lr=lr, lam=1e-3, adaptive=True, line_search=search).build(layer.parameters())
+        optimizer.step(Samples(layer, [(x, y)], half_squares))
+        assert optimizer.common["damping"] == 0.99
+    assert optimizer.common["share"] < 1.0
+    model = net()
+    far: Any = EGN(lr=1e3, adaptive=True).build(model.parameters())
+    far.step(Samples(model, [(x, y)], F.cross_entropy))
+    assert far.common["damping"] == 1.01
+
+
 def test_damping_has_a_floor() -> None:
     layer, (x, y) = nn.Linear(4, 3).double(), data(6)
     optimizer: Any = EGN(adaptive=True).build(layer.parameters())

@@ -54,6 +54,12 @@ def test_exemptions_say_from_what() -> None:
     assert not [path for path, text in texts() if path.suffix == ".py" and BARE.search(text)]
 
 
+def test_a_stranger_finds_every_room_of_the_engine() -> None:
+    folder = ROOT / "core" / "paper_toolbox" / "engine"
+    told = re.findall(r"\w+", (folder / "__init__.py").read_text("utf-8"))
+    assert not {file.stem for file in folder.glob("*.py")} - {"__init__", *told}
+
+
 def test_no_heaps() -> None:
     heaps = {"utils", "util", "helpers", "common", "misc"}
     assert not [path for path, _ in texts() if path.stem in heaps or heaps & set(path.parts)]

@@ -45,9 +45,9 @@ def descend(block: list[tuple[Place, Tensor]], fits: Callable[[Tensor], bool]) -
             for place, _ in block:
                 place.state["L"] *= 2
     finally:
-        for (place, _), (w, bound) in zip(block, before, strict=True):
-            place.p.copy_(place.p if taken else w)
-            place.state["L"] = place.state["L"] if taken else bound
+        for (place, _), (w, bound) in [] if taken else zip(block, before, strict=True):
+            place.p.copy_(w)
+            place.state["L"] = bound
 
 
 def moved(block: list[tuple[Place, Tensor]], before: list[Tensor]) -> Tensor:
