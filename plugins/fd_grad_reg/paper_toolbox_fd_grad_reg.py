@@ -37,7 +37,7 @@ class FDGradReg(Wrapper):
         loss = closure()
         upper, lower = POINTS[self.variant]
         slopes = {0: copies(run.grads())}
-        for side in filter(None, (upper, lower)):
+        for side in {upper, lower} - {0}:
             with moved(run.moved(), slopes[0], side * self.eps):
                 closure()
             slopes[side] = copies(run.grads())

@@ -105,6 +105,22 @@ def test_takes_as_many_passes_as_needed(variant: Any, count: int) -> None:
     assert len(passes) == count
 
 
+def test_gradients_that_are_overwritten_in_place_are_kept() -> None:
+    """Of e^w: the difference of the gradients on both sides, e^w sinh(ε e^w) / ε."""
+    w = nn.Parameter(POINT.clone())
+    optimizer: Any = FDGradReg(variant="centred", eps=0.2, gamma=0.3, lr=1.0, momentum=0.0).build([w])
+
+    def closure() -> Tensor:
+        optimizer.zero_grad(set_to_none=False)
+        loss = w.exp().sum()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+        return loss
+
+    optimizer.step(closure)
+    g = POINT.exp()
+    torch.testing.assert_close(POINT - w.detach(), g + 0.3 * g * (0.2 * g).sinh() / 0.2, rtol=1e-12, atol=0)
+
+
 def test_bases_that_do_not_fit_are_named() -> None:
     with pytest.raises(ParamError, match="its step takes a closure"):
         FDGradReg(base="fd_grad_reg").build([nn.Parameter(torch.ones(1))])
