@@ -117,9 +117,10 @@ def test_what_compress_refuses(run: Artifact, tmp_path: Path) -> None:
         compress(run, [Choice("optimizer", "adamp")], tmp_path / "x", host)
     with pytest.raises(NothingChanged):
         compress(run, [Choice("compressor", "magnitude_pruning", {"sparsity": 0.0})], tmp_path / "x", host)
+    (tmp_path / "kept.txt").touch()
     with pytest.raises(ArtifactError, match="already exists"):
         compress(run, [Choice("compressor", "int8")], tmp_path, host)
-    assert not (tmp_path / "x").exists()
+    assert {file.name for file in tmp_path.iterdir()} == {"kept.txt"}
 
 
 def test_attribution_leaves_picture_arrays_and_figures(run: Artifact, tmp_path: Path) -> None:
