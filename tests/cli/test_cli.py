@@ -9,25 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import toolbox
 from paper_toolbox_cli import app as app_module
-from paper_toolbox_cli.app import app, main
+from paper_toolbox_cli.app import app
 from paper_toolbox_cli.options import complete_field, complete_method
 from paper_toolbox_cli.output import cell, size
-
-
-def toolbox(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr) of one command in this process."""
-    earlier = sys.argv
-    sys.argv = ["toolbox", *arguments]
-    try:
-        main()
-        status = 0
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        sys.argv = earlier
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 @pytest.fixture(scope="module")

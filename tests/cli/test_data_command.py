@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
+from command_line import toolbox
 from paper_toolbox.engine.sources import READERS
-from paper_toolbox_cli.app import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
-
-
-def toolbox(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr) of one command in this process."""
-    earlier = sys.argv
-    sys.argv = ["toolbox", *arguments]
-    try:
-        main()
-        status = 0
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        sys.argv = earlier
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import toolbox
 from paper_toolbox import catalog
 from paper_toolbox.engine import clashes
 from paper_toolbox.engine.case import Case
@@ -27,7 +27,6 @@ from paper_toolbox.errors import Conflict
 from paper_toolbox.host import Host
 from paper_toolbox.kinds import KINDS, TRAITS, Part, Regimen
 from paper_toolbox.recipe import Choice, Recipe, assemble
-from paper_toolbox_cli.app import main
 
 HOST = Host()
 
@@ -285,18 +284,3 @@ def test_rows_cover_every_pair_and_no_barred_one() -> None:
         assert next(iter(left)) in met
         left = {pair: None for pair in left if pair not in met}
     assert len(rows) <= 12
-
-
-def toolbox(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr) of one command in this process."""
-    earlier = sys.argv
-    sys.argv = ["toolbox", *arguments]
-    try:
-        main()
-        status = 0
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        sys.argv = earlier
-    out, err = capsys.readouterr()
-    return status, out, err

@@ -24,7 +24,7 @@ def read_parquet(source: str, path: Path, options: Mapping[str, str], known: Map
         raise DataError(f"{source}: {path} holds no *.parquet")
     try:
         table = dataset([str(file) for file in files], format="parquet", partitioning="hive").to_table()
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, NotImplementedError) as error:  # Arrow's errors derive from these
         raise DataError(f"{source}: {path} cannot be read as Parquet: {error}") from None
     return from_frame(source, frame_of(source, table, options), options, known)
 
