@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def in_a_child(work: Callable[[], Any]) -> int:
     """How a forked process that does ``work`` ends: 0, or minus the signal that killed it."""
     child = os.fork()
     if child == 0:
+        forkserver._forkserver._forkserver_pid = None  # it is no child of this one, which may start its own
         try:
             work()
         except BaseException:  # pytest must not run on in the child

@@ -19,7 +19,7 @@ from paper_toolbox.kinds import Loss
 from paper_toolbox.recipe import assemble
 from paper_toolbox.testing import users_run
 from paper_toolbox.testing.package import stage
-from paper_toolbox.testing.two_processes import in_two_processes
+from paper_toolbox.testing.two_processes import in_both, in_two_processes
 from paper_toolbox.testing.whole_way import TrainsWholeWay
 from torch import Tensor
 
@@ -199,10 +199,22 @@ def test_what_the_loss_leaves_out_does_not_stop_two_processes(tmp_path: Path) ->
     assert "weights" in ends[0]
 
 
+def fails_in_the_second() -> None:
+    if os.environ["RANK"] == "1":
+        raise RuntimeError("the second process is lost")
+
+
 @pytest.mark.slow
 def test_an_error_of_one_process_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="RuntimeError: the second process is lost"):
+        in_both(fails_in_the_second, tmp_path / "work")
+
+
+@pytest.mark.slow
+def test_the_process_that_is_refused_says_why(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("epochs: 1")
     recipe = assemble(Host(), None, [], ["model=mlp?hidden=16", "epochs=1"], {})
-    with pytest.raises(AssertionError, match="already exists"):
-        in_two_processes(recipe, tmp_path / "run")
+    first, second = in_two_processes(recipe, tmp_path / "run")
+    assert "already exists" in first["refused"]
+    assert "see what that one said" in second["refused"]

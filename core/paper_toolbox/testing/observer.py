@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,7 +47,7 @@ class ObserverSuite(Declared, ObservesWholeWay):
     """The oracle of an observer is the reader that its format has anyway: what it reads back is what was told."""
 
     method: Observer
-    read: ClassVar[Callable[[Path], Series] | None] = None  #: ``staticmethod(…)``, of a run's folder
+    read: ClassVar[staticmethod[[Path], Series] | None] = None  #: ``staticmethod(…)``, of a run's folder
     rtol: ClassVar[float] = 0.0  #: of the values read back
     at_once: ClassVar[bool] = True  #: False for a library that keeps rows back, which a run that is killed then lacks
     recipe: ClassVar[Mapping[str, Any]] = {"data": "wine", "model": "mlp?hidden=16"}
