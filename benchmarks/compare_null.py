@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from paper_toolbox.engine.data import Data, open_data
-from paper_toolbox.engine.devices import accelerator_of
-from paper_toolbox.engine.fit import Fit
+from paper_toolbox.engine.comparison.verdicts import ALPHA, Verdict, planned, verdicts
+from paper_toolbox.engine.data.open_data import Data, open_data
+from paper_toolbox.engine.loop.fit import Fit
 from paper_toolbox.engine.progress import Silent
+from paper_toolbox.engine.setup.devices import accelerator_of
 from paper_toolbox.engine.train import start
-from paper_toolbox.engine.verdicts import ALPHA, Verdict, planned, verdicts
 from paper_toolbox.host import Host
 from paper_toolbox.recipe import Recipe, assemble
 from scipy import stats

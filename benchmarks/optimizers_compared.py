@@ -17,7 +17,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from paper_toolbox.engine.compare_report import decimals, sentence, shown
+from paper_toolbox.engine.comparison.report import decimals, sentence, shown
 from PIL import Image
 
 NAME = "comparison"

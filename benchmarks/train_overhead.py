@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from paper_toolbox.engine.data import Data, open_data
-from paper_toolbox.engine.devices import accelerator_of
-from paper_toolbox.engine.fit import Fit
-from paper_toolbox.engine.models import open_model
+from paper_toolbox.engine.data.open_data import Data, open_data
+from paper_toolbox.engine.loop.fit import Fit
 from paper_toolbox.engine.progress import Silent
+from paper_toolbox.engine.setup.devices import accelerator_of
+from paper_toolbox.engine.setup.models import open_model
 from paper_toolbox.engine.train import start
 from paper_toolbox.host import Host
 from paper_toolbox.recipe import Recipe, Training

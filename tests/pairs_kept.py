@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paper_toolbox.engine.covering import levels_of
-from paper_toolbox.engine.rehearsal import Rehearsal
+from paper_toolbox.engine.compatibility.covering import levels_of
+from paper_toolbox.engine.compatibility.rehearsal import Rehearsal
 from paper_toolbox.files import read_json
 
 FILE = Path(__file__).parents[1] / "docs" / "pairs.json"

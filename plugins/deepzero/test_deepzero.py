@@ -139,7 +139,7 @@ def test_active_weights_alone_move_and_change_every_few_epochs(ratios: Any) -> N
     torch.manual_seed(0)
     starts = [torch.randn(10, 10), torch.randn(4, 5), torch.randn(30)]
     points = [nn.Parameter(x.clone()) for x in starts]
-    method = DeepZero(lr=0.1, momentum=0.0, weight_decay=0.0, sparsity=0.7, ratios=ratios, mask_interval=2, q=10)
+    method = DeepZero(lr=0.1, momentum=0.0, weight_decay=0.0, sparsity=0.73, ratios=ratios, mask_interval=2, q=10)
     optimizer: Any = method.build(points, steps_per_epoch=3)
     seen, counts = [], []
     for _ in range(13):
@@ -151,9 +151,9 @@ def test_active_weights_alone_move_and_change_every_few_epochs(ratios: Any) -> N
         counts.append([int(m.sum()) for m in moved[:2]])
     assert [i for i in range(1, 13) if not torch.equal(seen[i], seen[i - 1])] == [6, 12]
     assert all(count == counts[0] for count in counts)
-    assert sum(counts[0]) == 36
+    assert sum(counts[0]) == 32, "120 less 87.6, rounded"
     if ratios == "uniform":
-        assert counts[0] == [30, 6]
+        assert counts[0] == [27, 5]
 
 
 @pytest.mark.exact

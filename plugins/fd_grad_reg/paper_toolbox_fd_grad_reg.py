@@ -35,12 +35,12 @@ class FDGradReg(Wrapper):
         """``closure`` runs on the same batch, with the same dropout; buffers move in the first run only."""
         closure = repeatable(closure, run.trained, run.model)
         loss = closure()
-        upper, lower = POINTS[self.variant]
         slopes = {0: copies(run.grads())}
-        for side in {upper, lower} - {0}:
+        for side in {*POINTS[self.variant]} - {0}:
             with moved(run.moved(), slopes[0], side * self.eps):
                 closure()
             slopes[side] = copies(run.grads())
+        upper, lower = POINTS[self.variant]
         curved = self.gamma / (self.eps * (upper - lower))
         for u, g, a, b in zip(run.grads(), slopes[0], slopes[upper], slopes[lower], strict=True):
             u.copy_(g + curved * (a - b))

@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
-from paper_toolbox.engine.onnx_int8 import quantize
+from paper_toolbox.engine.onnx.int8 import quantize
 from paper_toolbox.errors import NothingChanged, ParamError
 from paper_toolbox.kit.batch import size
 from paper_toolbox.kit.quant import planned
@@ -219,7 +219,7 @@ def test_signed_activations_go_with_signed_weights_only() -> None:
 
 def test_integers_run(tmp_path):
     """The idea itself: without quantization the kernels are float and the file is four times as large."""
-    engine = pytest.importorskip("paper_toolbox.engine.onnx_export")
+    engine = pytest.importorskip("paper_toolbox.engine.onnx.graph")
     task = pytest.importorskip("paper_toolbox.task")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 4)).eval()

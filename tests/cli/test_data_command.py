@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 import pytest
 from command_line import toolbox
-from paper_toolbox.engine.sources import READERS
+from paper_toolbox.engine.data.sources import READERS
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 

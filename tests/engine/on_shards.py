@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from paper_toolbox import Optimizer, catalog, param
-from paper_toolbox.engine.shards import shard, whole
+from paper_toolbox.engine.loop.shards import shard, whole
 from paper_toolbox.errors import NeedError
 from paper_toolbox.host import Host
 from paper_toolbox.kit.rule import Rule, State

@@ -10,7 +10,7 @@ import pytest
 import torch
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine.compress import compress
-from paper_toolbox.engine.keep import checkpoint_of
+from paper_toolbox.engine.loop.keep import checkpoint_of
 from paper_toolbox.engine.progress import Silent
 from paper_toolbox.engine.train import train
 from paper_toolbox.errors import ModelError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from paper_toolbox.engine.check_data import Report, check_data, refuse_errors
+from paper_toolbox.engine.data.check import Report, check_data, refuse_errors
 from paper_toolbox.errors import DataError
 from paper_toolbox.host import Host
 from PIL import Image
@@ -144,7 +144,7 @@ def test_images_equal_and_blank(tmp_path: Path) -> None:
 
 def test_data_that_came_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "split_data.py").write_text(
-        "from paper_toolbox.engine.data import open_data\ndef data():\n    return open_data('wine')\n"
+        "from paper_toolbox.engine.data.open_data import open_data\ndef data():\n    return open_data('wine')\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

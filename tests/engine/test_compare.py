@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from paper_toolbox.engine.compare import compare
-from paper_toolbox.engine.compare_report import report, said, sentence
-from paper_toolbox.engine.comparison import Comparison, methods_of, values_of
+from paper_toolbox.engine.comparison.comparison import Comparison, methods_of, values_of
+from paper_toolbox.engine.comparison.report import report, said, sentence
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.search_space import drawn, ranges
+from paper_toolbox.engine.setup.search_space import drawn, ranges
 from paper_toolbox.errors import ArtifactError, NeedError, ParamError
 from paper_toolbox.files import locked
 from paper_toolbox.host import Host

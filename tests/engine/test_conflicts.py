@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from command_line import toolbox
 from paper_toolbox import catalog
-from paper_toolbox.engine import clashes
-from paper_toolbox.engine.case import Case
 from paper_toolbox.engine.compare import compare
-from paper_toolbox.engine.comparison import Comparison, methods_of
-from paper_toolbox.engine.conflicts import find
-from paper_toolbox.engine.covering import next_row, pairs_of, universe
-from paper_toolbox.engine.methods import Methods, gather
+from paper_toolbox.engine.comparison.comparison import Comparison, methods_of
+from paper_toolbox.engine.compatibility import clashes
+from paper_toolbox.engine.compatibility.case import Case
+from paper_toolbox.engine.compatibility.conflicts import find
+from paper_toolbox.engine.compatibility.covering import next_row, pairs_of, universe
+from paper_toolbox.engine.compatibility.rehearsal import Rehearsal
+from paper_toolbox.engine.compatibility.tiny import MODEL, SOURCES, classes, values
+from paper_toolbox.engine.compatibility.traits import DERIVED, MEANING, traits_of
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.rehearsal import Rehearsal
-from paper_toolbox.engine.tiny import MODEL, SOURCES, classes, values
+from paper_toolbox.engine.setup.methods import Methods, gather
 from paper_toolbox.engine.train import train
-from paper_toolbox.engine.traits import DERIVED, MEANING, traits_of
 from paper_toolbox.engine.why import Why
 from paper_toolbox.errors import Conflict
 from paper_toolbox.host import Host

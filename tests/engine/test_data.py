@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from paper_toolbox.engine import images
-from paper_toolbox.engine.data import Batches, Columns, Data, Part, open_data
+from paper_toolbox.engine.data import images
+from paper_toolbox.engine.data.open_data import Batches, Columns, Data, Part, open_data
 from paper_toolbox.errors import DataError, ParamError
 from paper_toolbox.hookspecs import hookimpl
 from paper_toolbox.host import Host
@@ -251,7 +251,7 @@ def test_text_windows_share_no_character(tmp_path: Path) -> None:
 
 def test_a_function_of_a_module_gives_arrays_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_data.py").write_text(
-        "import torch\nfrom paper_toolbox.engine.data import open_data\n"
+        "import torch\nfrom paper_toolbox.engine.data.open_data import open_data\n"
         "def pair(seed, validation):\n    return (torch.randn(20, 3), torch.randn(20, 2)), torch.randn(20, 1)\n"
         "def whole():\n    return open_data('wine')\n"
         "def wrong():\n    return 3\n"

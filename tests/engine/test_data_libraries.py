@@ -15,8 +15,8 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from paper_toolbox.engine import images
-from paper_toolbox.engine.data import Data, open_data
+from paper_toolbox.engine.data import images
+from paper_toolbox.engine.data.open_data import Data, open_data
 from paper_toolbox.errors import DataError
 from paper_toolbox.kit.batch import tensors
 from PIL import Image

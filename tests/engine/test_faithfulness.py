@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from paper_toolbox.engine.faithfulness import (
+from paper_toolbox.engine.reports.faithfulness import (
     area,
     faithfulness,
     infidelity,

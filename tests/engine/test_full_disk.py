@@ -17,7 +17,7 @@ from killing import in_a_child, said_by, toolbox
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine.compress import compress
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.run_report import report
+from paper_toolbox.engine.report import report
 from paper_toolbox.engine.train import train
 from paper_toolbox.files import sha256
 from paper_toolbox.host import Host

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from paper_toolbox import artifact
-from paper_toolbox.engine.models import open_model, resolved_source
+from paper_toolbox.engine.setup.models import open_model, resolved_source
 from paper_toolbox.errors import ModelError
 from paper_toolbox.files import sha256
 from paper_toolbox.host import Host

@@ -10,8 +10,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from paper_toolbox.engine.inspect import inspect
-from paper_toolbox.engine.interval import interval_of, of_error, of_share
-from paper_toolbox.engine.onnx_layers import Layers
+from paper_toolbox.engine.onnx.layers import Layers
+from paper_toolbox.engine.reports.interval import interval_of, of_error, of_share
 from paper_toolbox.errors import ExportError
 
 
@@ -99,7 +99,7 @@ def test_intervals_hold_what_they_promise() -> None:
 
 def test_an_interval_is_in_the_unit_of_its_figure() -> None:
     """Standardised targets, a figure in their own unit: the ends scale along."""
-    from paper_toolbox.engine.data import open_data
+    from paper_toolbox.engine.data.open_data import open_data
     from paper_toolbox.host import Host
 
     data = open_data("diabetes", seed=0, validation=0.2, host=Host())

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from paper_toolbox.engine.models import example, open_model
+from paper_toolbox.engine.setup.models import example, open_model
 from paper_toolbox.errors import ModelError, ParamError, UnknownMethod
 from paper_toolbox.hookspecs import hookimpl
 from paper_toolbox.host import Host

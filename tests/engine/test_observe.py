@@ -17,7 +17,7 @@ import pytest
 import torch
 from paper_toolbox import Observer, Record, Run
 from paper_toolbox.artifact import Artifact
-from paper_toolbox.engine.comparison import methods_of
+from paper_toolbox.engine.comparison.comparison import methods_of
 from paper_toolbox.engine.compress import compress
 from paper_toolbox.engine.export import provenance
 from paper_toolbox.engine.progress import Silent

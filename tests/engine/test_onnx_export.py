@@ -11,10 +11,10 @@ import psutil
 import pytest
 import torch
 import torch.nn.functional as F
-from paper_toolbox.engine.onnx_export import export_onnx, integer_kernels
-from paper_toolbox.engine.onnx_parity import Differences
-from paper_toolbox.engine.onnx_run import latency, read_metadata
-from paper_toolbox.engine.onnx_session import feeds
+from paper_toolbox.engine.onnx.graph import export_onnx, integer_kernels
+from paper_toolbox.engine.onnx.parity import Differences
+from paper_toolbox.engine.onnx.run import latency, read_metadata
+from paper_toolbox.engine.onnx.session import feeds
 from paper_toolbox.errors import ArtifactError, DataError, ExportError, GateMissed, NothingChanged, ParamError
 from paper_toolbox.kit.quant import QuantPlan, plan_int8, planned, take_samples
 from paper_toolbox.kit.surgery import parametrize

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from paper_toolbox.engine import onnx_provider
-from paper_toolbox.engine.onnx_export import export_onnx
-from paper_toolbox.engine.onnx_nodes import Node, placement
-from paper_toolbox.engine.onnx_provider import probe
-from paper_toolbox.engine.onnx_run import latency, read_metadata, run_onnx, session, sized, synthetic
+from paper_toolbox.engine.onnx import provider as onnx_provider
+from paper_toolbox.engine.onnx.graph import export_onnx
+from paper_toolbox.engine.onnx.nodes import Node, placement
+from paper_toolbox.engine.onnx.provider import probe
+from paper_toolbox.engine.onnx.run import latency, read_metadata, run_onnx, session, sized, synthetic
 from paper_toolbox.errors import ExportError, NeedError
 from paper_toolbox.task import Task, TensorSpec
 from torch import nn

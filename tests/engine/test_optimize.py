@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from paper_toolbox.engine.optimize import build_optimizer, grouped, narrow
 from paper_toolbox.engine.progress import Silent
+from paper_toolbox.engine.setup.optimize import build_optimizer, grouped, narrow
 from paper_toolbox.engine.train import train
 from paper_toolbox.errors import NeedError, ParamError, ToolboxError
 from paper_toolbox.host import Host

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.figure import Figure
-from paper_toolbox.engine import drawing, pictures
-from paper_toolbox.engine.pictures import attribution_sheet, learning_curve
+from paper_toolbox.engine.reports import drawing, pictures
+from paper_toolbox.engine.reports.pictures import attribution_sheet, learning_curve
 from paper_toolbox.errors import ArtifactError
 from PIL import Image
 from torch import Tensor
@@ -142,6 +142,6 @@ def test_a_failure_leaves_the_earlier_picture(tmp_path: Path, monkeypatch: pytes
 
 
 def test_pyplot_is_never_imported() -> None:
-    code = "import paper_toolbox.engine.pictures, sys; print('matplotlib.pyplot' in sys.modules)"
+    code = "import paper_toolbox.engine.reports.pictures, sys; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from killing import bound_by_permissions, in_a_child, said_by, toolbox
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.run_report import report
+from paper_toolbox.engine.report import report
 from paper_toolbox.engine.train import train
 from paper_toolbox.host import Host
 from paper_toolbox.recipe import assemble

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from paper_toolbox.artifact import Artifact
-from paper_toolbox.engine.outcome import Outcome, outcome
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.run_report import report
+from paper_toolbox.engine.report import report
+from paper_toolbox.engine.reports.outcome import Outcome, outcome
 from paper_toolbox.engine.train import train
 from paper_toolbox.host import Host
 from paper_toolbox.recipe import assemble

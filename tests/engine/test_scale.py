@@ -16,11 +16,11 @@ import pytest
 import torch
 from paper_toolbox import catalog
 from paper_toolbox.artifact import Artifact, read_weights
-from paper_toolbox.engine.case import Case
-from paper_toolbox.engine.methods import gather
-from paper_toolbox.engine.models import open_model
+from paper_toolbox.engine.compatibility.case import Case
+from paper_toolbox.engine.loop.shards import blocks, sharing
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.shards import blocks, sharing
+from paper_toolbox.engine.setup.methods import gather
+from paper_toolbox.engine.setup.models import open_model
 from paper_toolbox.engine.train import train
 from paper_toolbox.host import Host
 from paper_toolbox.kit.rule import Rule

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from killing import KillAt, in_a_child
 from paper_toolbox.artifact import Artifact, created
-from paper_toolbox.engine import keep
 from paper_toolbox.engine.compare import compare
-from paper_toolbox.engine.comparison import Comparison, methods_of, values_of
+from paper_toolbox.engine.comparison.comparison import Comparison, methods_of, values_of
+from paper_toolbox.engine.loop import keep
 from paper_toolbox.engine.progress import Silent
 from paper_toolbox.engine.train import train
 from paper_toolbox.errors import ArtifactError

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from killing import KillAt, in_a_child
 from paper_toolbox.artifact import Artifact
-from paper_toolbox.engine import compress_plan
 from paper_toolbox.engine.compress import compress, resume
+from paper_toolbox.engine.compression import plan as compress_plan
 from paper_toolbox.engine.progress import Silent
 from paper_toolbox.engine.train import train
 from paper_toolbox.errors import ArtifactError, Interrupted, NeedError, NothingChanged

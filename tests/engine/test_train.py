@@ -14,12 +14,12 @@ import pytest
 import torch
 from paper_toolbox import artifact
 from paper_toolbox.artifact import Artifact
-from paper_toolbox.engine import checkpoint
-from paper_toolbox.engine.data import open_data
-from paper_toolbox.engine.devices import accelerator_of
-from paper_toolbox.engine.fit import Fit
+from paper_toolbox.engine.data.open_data import open_data
+from paper_toolbox.engine.loop import checkpoint
+from paper_toolbox.engine.loop.fit import Fit
+from paper_toolbox.engine.loop.restore import load_data, load_model
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.restore import load_data, load_model
+from paper_toolbox.engine.setup.devices import accelerator_of
 from paper_toolbox.engine.train import start, train
 from paper_toolbox.errors import ArtifactError, GateMissed, Interrupted, ModelError, NeedError, ParamError, PluginError
 from paper_toolbox.files import replacing, sha256
@@ -70,8 +70,8 @@ def test_a_run_leaves_what_the_design_says(trained: Artifact) -> None:
 
 
 def test_the_weights_are_those_that_were_measured(trained: Artifact) -> None:
-    from paper_toolbox.engine.data import Batches
-    from paper_toolbox.engine.evaluate import evaluate
+    from paper_toolbox.engine.data.open_data import Batches
+    from paper_toolbox.engine.loop.evaluate import evaluate
 
     data = load_data(trained, Host())
     figures = evaluate(load_model(trained, Host()), Batches(data.validation, 256), data.task)

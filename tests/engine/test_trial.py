@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from paper_toolbox.engine import trial
-from paper_toolbox.engine.devices import accelerator_of
-from paper_toolbox.engine.fit import Fit
-from paper_toolbox.engine.peak_memory import peak_memory
+from paper_toolbox.engine.comparison import trial
+from paper_toolbox.engine.comparison.peak_memory import peak_memory
+from paper_toolbox.engine.loop.fit import Fit
 from paper_toolbox.engine.progress import Silent
+from paper_toolbox.engine.setup.devices import accelerator_of
 from paper_toolbox.engine.train import session_of
 from paper_toolbox.errors import NeedError
 from paper_toolbox.host import Host

@@ -9,12 +9,12 @@ import pytest
 import torch
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine.compress import compress
-from paper_toolbox.engine.data import Data, open_data
+from paper_toolbox.engine.data.open_data import Data, open_data
 from paper_toolbox.engine.export import export
+from paper_toolbox.engine.loop.restore import load_data
+from paper_toolbox.engine.report import report
 from paper_toolbox.engine.reproduce import reproduce
-from paper_toolbox.engine.restore import load_data
 from paper_toolbox.engine.run import run as run_onnx
-from paper_toolbox.engine.run_report import report
 from paper_toolbox.engine.train import train
 from paper_toolbox.errors import DataError
 from paper_toolbox.host import Host

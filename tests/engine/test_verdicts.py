@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from paper_toolbox.engine import verdicts as module
-from paper_toolbox.engine.verdicts import (
+from paper_toolbox.engine.comparison import verdicts as module
+from paper_toolbox.engine.comparison.verdicts import (
     ALPHA,
     Verdict,
     holm,

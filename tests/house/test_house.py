@@ -55,9 +55,11 @@ def test_exemptions_say_from_what() -> None:
 
 
 def test_a_stranger_finds_every_room_of_the_engine() -> None:
-    folder = ROOT / "core" / "paper_toolbox" / "engine"
-    told = re.findall(r"\w+", (folder / "__init__.py").read_text("utf-8"))
-    assert not {file.stem for file in folder.glob("*.py")} - {"__init__", *told}
+    engine = ROOT / "core" / "paper_toolbox" / "engine"
+    for told in (engine / "__init__.py", *engine.glob("*/__init__.py")):
+        rooms = {file.parent.name for file in told.parent.glob("*/__init__.py")}
+        files = {file.stem for file in told.parent.glob("*.py")} - {"__init__"}
+        assert not (rooms | files) - {*re.findall(r"\w+", told.read_text("utf-8"))}, told
 
 
 def test_no_heaps() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paper_toolbox.engine.pairs import Pairs, write
-from paper_toolbox.engine.pairs_page import page
+from paper_toolbox.engine.compatibility.page import page
+from paper_toolbox.engine.compatibility.pairs import Pairs, write
+from paper_toolbox.engine.compatibility.rehearsal import Rehearsal
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.rehearsal import Rehearsal
 from paper_toolbox.errors import Conflict
 from paper_toolbox.files import read_json
 

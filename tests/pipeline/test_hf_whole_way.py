@@ -15,14 +15,14 @@ import torch
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine.attribute import attribute
 from paper_toolbox.engine.compress import compress
-from paper_toolbox.engine.evaluate import evaluate
-from paper_toolbox.engine.models import open_model
-from paper_toolbox.engine.onnx_export import export_onnx
-from paper_toolbox.engine.onnx_session import open_session, options
-from paper_toolbox.engine.parts import Batches
+from paper_toolbox.engine.data.parts import Batches
+from paper_toolbox.engine.loop.evaluate import evaluate
+from paper_toolbox.engine.loop.restore import load_data, load_model
+from paper_toolbox.engine.onnx.graph import export_onnx
+from paper_toolbox.engine.onnx.session import open_session, options
 from paper_toolbox.engine.progress import Silent
 from paper_toolbox.engine.reproduce import reproduce
-from paper_toolbox.engine.restore import load_data, load_model
+from paper_toolbox.engine.setup.models import open_model
 from paper_toolbox.engine.train import train
 from paper_toolbox.errors import Interrupted, ModelError, NeedError, NothingChanged
 from paper_toolbox.files import sha256

@@ -11,11 +11,11 @@ import pytest
 import torch
 from paper_toolbox.artifact import Artifact
 from paper_toolbox.engine.attribute import attribute
-from paper_toolbox.engine.before_after import Gates
 from paper_toolbox.engine.compress import compress
+from paper_toolbox.engine.compression.before_after import Gates
 from paper_toolbox.engine.export import export
+from paper_toolbox.engine.loop.restore import load_data, load_model
 from paper_toolbox.engine.progress import Silent
-from paper_toolbox.engine.restore import load_data, load_model
 from paper_toolbox.engine.run import run as run_model
 from paper_toolbox.engine.train import train
 from paper_toolbox.errors import ArtifactError, DataError, ExportError, GateMissed, NeedError, NothingChanged
@@ -70,7 +70,7 @@ def test_the_exported_file_knows_what_it_is_and_runs_on_integers(small: Artifact
     assert found["accuracy"] == pytest.approx(small.figures["accuracy"])
     assert found["nodes"]["operators"]["QLinearConv"] > 5
     assert "Conv" not in found["nodes"]["operators"]
-    from paper_toolbox.engine.onnx_run import read_metadata
+    from paper_toolbox.engine.onnx.run import read_metadata
 
     metadata = {k: json.loads(v) for k, v in read_metadata(tmp_path / "model.onnx").items() if v[:1] in "{["}
     assert [p["name"] for p in metadata["plugins"]] == ["adamp", "structured_pruning", "int8"]

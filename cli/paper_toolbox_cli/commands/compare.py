@@ -55,8 +55,8 @@ def compare(
     flags = {"model": model, "data": data, "epochs": epochs, "batch_size": batch_size, "seed": seed}
     flags |= {"precision": precision, "device": device}
     from paper_toolbox.engine.compare import compare as compare_
-    from paper_toolbox.engine.compare_report import report
-    from paper_toolbox.engine.comparison import Comparison, methods_of
+    from paper_toolbox.engine.comparison.comparison import Comparison, methods_of
+    from paper_toolbox.engine.comparison.report import report
 
     recipes = methods_of(Host(), read_file(recipe) if recipe else None, plugin or (), set_ or (), flags)
     comparison = Comparison(recipes, seeds, tune, stop_early)
@@ -66,7 +66,7 @@ def compare(
 
 
 def _show(rows: list[dict[str, Any]], folder: Path, as_json: bool) -> None:
-    from paper_toolbox.engine.compare_report import decimals, shown
+    from paper_toolbox.engine.comparison.report import decimals, shown
 
     if as_json:
         output.print_json({"folder": str(folder), "rows": rows})

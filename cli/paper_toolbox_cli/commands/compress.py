@@ -71,7 +71,7 @@ def compress(
         if "after" in missed.report:
             _show(missed.report, missed.folder, as_json)
         raise
-    from paper_toolbox.engine.run_report import report
+    from paper_toolbox.engine.report import report
     from paper_toolbox.files import read_json
 
     report(smaller, host)
@@ -92,8 +92,8 @@ def _begin(
     start = Artifact.load(run)
     recipe = _finetuning(start, *tuning, host)
 
-    from paper_toolbox.engine.before_after import Gates
     from paper_toolbox.engine.compress import compress as compress_
+    from paper_toolbox.engine.compression.before_after import Gates
 
     return compress_(start, choices, out, host, finetune=recipe, gates=Gates(**gates), batch_size=batch_size)
 

@@ -18,7 +18,7 @@ def data(
     as_json: Json = False,
 ) -> None:
     """Look at data as `train --check-data` does, and train nothing: exit status 1 where training would refuse it."""
-    from paper_toolbox.engine.check_data import check_data, refuse_errors
+    from paper_toolbox.engine.data.check import check_data, refuse_errors
     from paper_toolbox.host import Host
 
     found = check_data(source, Host(), seed=seed, validation=validation, validation_data=validation_data)

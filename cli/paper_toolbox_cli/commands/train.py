@@ -78,7 +78,7 @@ def train(
     run = train_(chosen, out, host, resume=resume, accept_changes=accept_changes, data_report=found)
     if not first:
         return
-    from paper_toolbox.engine.run_report import report
+    from paper_toolbox.engine.report import report
 
     report(run, host)
     _show(run, found, as_json)
@@ -94,7 +94,7 @@ def _show(run: Artifact, data_report: dict[str, Any] | None, as_json: bool) -> N
 
 def _checked(chosen: Recipe, host: Host, as_json: bool) -> dict[str, Any]:
     """The report on the data, shown; with --json only where its errors end the command, which prints one document."""
-    from paper_toolbox.engine.check_data import check_data, refuse_errors
+    from paper_toolbox.engine.data.check import check_data, refuse_errors
 
     settings = chosen.training
     found = check_data(

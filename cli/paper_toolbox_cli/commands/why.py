@@ -53,8 +53,8 @@ def why(
 
 
 def _write(out: Path, names: list[str], as_json: bool) -> None:
-    from paper_toolbox.engine.pairs import write
-    from paper_toolbox.engine.pairs_page import figures
+    from paper_toolbox.engine.compatibility.page import figures
+    from paper_toolbox.engine.compatibility.pairs import write
     from paper_toolbox.engine.progress import shown
 
     content = write(out, names, shown())

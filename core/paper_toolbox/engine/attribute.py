@@ -17,9 +17,9 @@ from ..files import replacing, write_json
 from ..host import Host
 from ..kit.capture import evaluating
 from ..recipe import Choice
-from .faithfulness import faithfulness
-from .pictures import attribution_sheet
-from .restore import load_data, load_model
+from .loop.restore import load_data, load_model
+from .reports.faithfulness import faithfulness
+from .reports.pictures import attribution_sheet
 
 
 def attribute(

@@ -23,16 +23,16 @@ from ..errors import ArtifactError, Interrupted, NeedError
 from ..files import locked, read_json, write_json
 from ..host import Host
 from ..recipe import Recipe
-from .comparison import Comparison, Result, decided
-from .devices import accelerator_of
-from .interrupt import Request, interruptible
+from .comparison.comparison import Comparison, Result, decided
+from .comparison.trial import trained
+from .loop.interrupt import Request, interruptible
 from .progress import Show, shown
-from .search_space import drawn, ranges
+from .setup.devices import accelerator_of
+from .setup.search_space import drawn, ranges
 from .train import session_of
-from .trial import trained
 
 TUNING = 1_000_000  # added to the seed: the part of the data held out while tuning is another one
-IMPORTED = ["paper_toolbox.engine.trial", "sklearn.datasets"]  # once, for all workers
+IMPORTED = ["paper_toolbox.engine.comparison.trial", "sklearn.datasets"]  # once, for all workers
 
 
 def compare(

@@ -21,18 +21,18 @@ from ..kit import quant, surgery
 from ..provenance import environment
 from ..provenance import provenance as made_with
 from ..recipe import Choice, Recipe
-from . import compress_plan
-from .before_after import Gates, measure
-from .compress_plan import Plan
-from .compress_step import Given, Step
-from .data import Batches, Data
-from .evaluate import evaluate, target_scale
+from .compression import plan as compress_plan
+from .compression.before_after import Gates, measure
+from .compression.plan import Plan
+from .compression.step import Given, Step
+from .data.open_data import Batches, Data
 from .export import chain, provenance
-from .interval import Interval, interval_of
-from .keep import clear
-from .methods import check_needs
+from .loop.evaluate import evaluate, target_scale
+from .loop.keep import clear
+from .loop.restore import load_data, load_model, write_calibration
 from .progress import Show
-from .restore import load_data, load_model, write_calibration
+from .reports.interval import Interval, interval_of
+from .setup.methods import check_needs
 
 STEPS = "steps"  #: beside the plan; gone when the compression is finished
 

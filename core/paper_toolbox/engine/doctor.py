@@ -15,8 +15,8 @@ import torch
 from .. import catalog
 from ..errors import PluginError
 from ..host import Host
-from .onnx_provider import probe
-from .onnx_session import PROVIDERS
+from .onnx.provider import probe
+from .onnx.session import PROVIDERS
 
 PACKAGES = (
     "paper-toolbox-core",

@@ -15,11 +15,11 @@ from ..host import Host
 from ..kit import quant
 from ..provenance import provenance as made_with
 from ..recipe import Choice, Recipe
-from .data import Batches
-from .evaluate import target_scale
-from .interval import Interval, interval_of
-from .onnx_export import Precision, export_onnx
-from .restore import load_data, load_model
+from .data.open_data import Batches
+from .loop.evaluate import target_scale
+from .loop.restore import load_data, load_model
+from .onnx.graph import Precision, export_onnx
+from .reports.interval import Interval, interval_of
 
 TOLD = (  #: the keys of what a file says about itself; other tools leave theirs beside them
     *("recipe", "preprocessing", "figures", "interval", "plugins", "chain", "threads", "parent", "weights_sha256"),

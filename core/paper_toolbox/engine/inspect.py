@@ -10,10 +10,10 @@ from typing import Any
 from ..errors import ArtifactError, ExportError
 from ..files import read_json
 from .export import TOLD
-from .onnx_layers import Layers
-from .onnx_nodes import Node, count, integer_kernels, kernels_of, profile
-from .onnx_provider import choose, session
-from .onnx_session import read_metadata, read_model
+from .onnx.layers import Layers
+from .onnx.nodes import Node, count, integer_kernels, kernels_of, profile
+from .onnx.provider import choose, session
+from .onnx.session import read_metadata, read_model
 
 RUNS = 5  #: of the model, whose median times are told
 

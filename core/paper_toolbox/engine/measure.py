@@ -10,11 +10,11 @@ from ..artifact import Artifact
 from ..errors import NeedError
 from ..host import Host
 from ..recipe import Choice
-from .data import Batches
-from .evaluate import evaluate, target_scale
-from .objective import batch_loss
-from .restore import load_data, load_model
-from .sizes import sizes
+from .compression.sizes import sizes
+from .data.open_data import Batches
+from .loop.evaluate import evaluate, target_scale
+from .loop.restore import load_data, load_model
+from .setup.objective import batch_loss
 
 
 def measure(run: Artifact, choices: Sequence[Choice], host: Host, *, data: str | None = None) -> dict[str, Any]:

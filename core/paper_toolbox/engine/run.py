@@ -9,8 +9,8 @@ from typing import Any
 from ..errors import ExportError
 from ..host import Host
 from ..recipe import Recipe
-from .data import Batches, Data, open_data
-from .onnx_run import read_metadata, read_task, run_onnx
+from .data.open_data import Batches, Data, open_data
+from .onnx.run import read_metadata, read_task, run_onnx
 
 
 def run(

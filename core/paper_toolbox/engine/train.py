@@ -23,26 +23,26 @@ from ..kit import surgery
 from ..models.shapes import default_model
 from ..provenance import environment, provenance
 from ..recipe import Recipe, Training
-from .case import Case
-from .conflicts import refuse
-from .data import Batches, Data, open_data
-from .devices import accelerator_of, spread
-from .edited import edited
-from .fit import Fit
-from .fits import asks
-from .keep import checkpoint_of
-from .methods import Methods, gather
-from .models import open_model, resolved_source
-from .objective import IGNORED, Objective
-from .observe import run_of
-from .optimize import build_optimizer, narrow
-from .pictures import learning_curve
+from .compatibility.case import Case
+from .compatibility.conflicts import refuse
+from .compatibility.fits import asks
+from .data.open_data import Batches, Data, open_data
+from .loop.fit import Fit
+from .loop.keep import checkpoint_of
+from .loop.observe import run_of
+from .loop.restore import load_model
+from .loop.shards import shared_out
+from .loop.together import left_alone
 from .progress import Show, Silent, shown
-from .restore import load_model
-from .session import Session
-from .shards import shared_out
-from .together import left_alone
-from .unused import freeze_unused
+from .reports.pictures import learning_curve
+from .setup.devices import accelerator_of, spread
+from .setup.edited import edited
+from .setup.methods import Methods, gather
+from .setup.models import open_model, resolved_source
+from .setup.objective import IGNORED, Objective
+from .setup.optimize import build_optimizer, narrow
+from .setup.session import Session
+from .setup.unused import freeze_unused
 
 
 @left_alone()

@@ -16,14 +16,14 @@ from ..host import Host
 from ..kinds import VERBS, Part
 from ..models.shapes import default_model
 from ..recipe import Choice, Recipe
-from .case import Finding, cannot
-from .data import Data, open_data
-from .devices import accelerator_of
-from .models import open_model
-from .session import Session
-from .tiny import few
+from .compatibility.case import Finding, cannot
+from .compatibility.tiny import few
+from .compatibility.traits import MEANING, traits_of
+from .data.open_data import Data, open_data
+from .setup.devices import accelerator_of
+from .setup.models import open_model
+from .setup.session import Session
 from .train import start
-from .traits import MEANING, traits_of
 
 WITH_CLASSES, WITH_VALUES = "digits", "diabetes"
 PARTS = ("optimizer", "normalizer", "loss", "compressor", "regimen")

@@ -82,9 +82,9 @@ def _weights(content: dict[str, Any], out: Path) -> str:
     """The hash of the parameters and buffers that this process ends with, shards made whole."""
     import torch
 
-    from ..engine.fit import Fit
+    from ..engine.loop.fit import Fit
+    from ..engine.loop.shards import whole
     from ..engine.progress import Silent
-    from ..engine.shards import whole
     from ..engine.train import train
     from ..host import Host
 

@@ -109,9 +109,9 @@ def check_export(run: Artifact, file: Path) -> None:
 
 def skill(run: Artifact) -> float:
     """How far the run's figure is from guessing (0), on the way to perfect (1)."""
-    from ..engine.evaluate import target_scale
-    from ..engine.objective import IGNORED
-    from ..engine.restore import load_data
+    from ..engine.loop.evaluate import target_scale
+    from ..engine.loop.restore import load_data
+    from ..engine.setup.objective import IGNORED
 
     targets, found = load_data(run, Host()).validation.targets, run.figures[run.task.metric]
     if run.task.kind == "regression":

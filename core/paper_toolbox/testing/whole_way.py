@@ -115,9 +115,9 @@ class CompressesWholeWay(WholeWay):
 
     @whole_way
     def test_whole_way_compresses_and_exports(self, tmp_path: Path) -> None:
-        from ..engine.evaluate import evaluate
-        from ..engine.parts import Batches
-        from ..engine.restore import load_data, load_model
+        from ..engine.data.parts import Batches
+        from ..engine.loop.evaluate import evaluate
+        from ..engine.loop.restore import load_data, load_model
         from ..host import Host
 
         small = users_run.compressed(self, users_run.plain(self, tmp_path), tmp_path / "small")

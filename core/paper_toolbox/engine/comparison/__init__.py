@@ -1,0 +1,1 @@
+"""Methods on the same recipe and paired seeds: comparison, trial, peak_memory, verdicts; report, pictures."""

@@ -1,0 +1,1 @@
+"""Models of transformers, from a folder or a hub: config, files, model."""
