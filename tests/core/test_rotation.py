@@ -1,8 +1,11 @@
-"""Which plugins run their slow tests: a share of them, decided by the checkout alone, each in its turn."""
+"""Which slow tests run: a share of them, decided by the checkout alone, each in its turn."""
 
 from __future__ import annotations
 
+import pytest
 from paper_toolbox.testing.rotation import turn
+
+pytest_plugins = ["pytester"]
 
 HOMES = [f"plugin_{i}" for i in range(70)]
 
@@ -15,3 +18,33 @@ def test_a_share_of_the_plugins_has_its_turn() -> None:
 
 def test_over_some_states_each_has_its_turn() -> None:
     assert set().union(*(turn(HOMES, 3, str(state)) for state in range(30))) == set(HOMES)
+
+
+SLOW = """
+import pytest
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", range(8))
+def test_cases(case): pass
+
+@pytest.mark.slow
+def test_alone(): pass
+
+@pytest.mark.parametrize("case", range(8))
+def test_fast(case): pass
+"""
+
+
+def test_of_slow_tests_a_share_of_packages_and_of_parameters_runs(pytester: pytest.Pytester) -> None:
+    for place in ("tests/test_elsewhere.py", *(f"plugins/p{i}/test_p{i}.py" for i in range(8))):
+        (file := pytester.path / place).parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(SLOW)
+    pytester.makeini("[pytest]\nmarkers = slow: takes long\n")
+    rotated = ["-p", "paper_toolbox.testing.rotation", "--rotate", "4", "--collect-only", "-q"]
+    lines = pytester.runpytest_subprocess(*rotated).outlines
+    elsewhere, plugins = (
+        [line for line in lines if line.startswith(place) and "test_fast" not in line] for place in ("tests", "plugins")
+    )
+    assert len(elsewhere) == 2 + 1
+    assert len(plugins) == 2 * (8 + 1), "two packages, their slow tests whole"
+    assert sum("test_fast" in line for line in lines) == 9 * 8

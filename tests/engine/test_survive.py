@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from killing import KillAt, in_a_child
 from paper_toolbox.artifact import Artifact, created
@@ -78,7 +79,7 @@ def test_a_comparison_that_is_killed_goes_on(tmp_path: Path) -> None:
     flags = {"data": "wine", "model": "mlp?hidden=8&depth=1", "epochs": 2, "device": "cpu"}
     recipes = methods_of(Host(), None, ["adamw", "sgd"], [], flags)
     options = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-    words = ["compare", "--plugin", "adamw", "--plugin", "sgd", "--seeds", "6", "--jobs", "1", *options]
+    words = ["compare", "--plugin", "adamw", "--plugin", "sgd", "--seeds", "3", "--jobs", "1", *options]
     for count in (1, 4):
         out = tmp_path / "cut"
         resume = ["--resume"] if out.exists() else []
@@ -86,9 +87,11 @@ def test_a_comparison_that_is_killed_goes_on(tmp_path: Path) -> None:
         started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while started.poll() is None and len(list(out.glob("runs/*.json"))) < count:
             time.sleep(0.02)
+        workers = psutil.Process(started.pid).children(recursive=True)
         started.kill()
         assert started.wait() == -signal.SIGKILL
-    whole, cut = (Comparison(dict(recipes), seeds=6) for _ in range(2))
+        assert not psutil.wait_procs(workers, timeout=20)[1], "they end with it"
+    whole, cut = (Comparison(dict(recipes), seeds=3) for _ in range(2))
     compare(whole, tmp_path / "whole", show=Silent())
     compare(cut, tmp_path / "cut", resume=True, show=Silent())
     assert values_of(cut) == values_of(whole)

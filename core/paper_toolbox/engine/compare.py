@@ -80,10 +80,10 @@ def _workers(comparison: Comparison, jobs: int | None) -> Iterator[ProcessPoolEx
 def _ready(threads: int, stop: Any) -> None:
     """Of a worker: Ctrl-C is its parent's affair, the cores are shared, and it does not outlive who began it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()  # not the fork server, which lives as long as its workers
 
     def watch() -> None:
-        while os.getppid() == parent and not stop.wait(1):
+        while parent and parent.is_alive() and not stop.wait(1):
             pass
         os._exit(1)
 

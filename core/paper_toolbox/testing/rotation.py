@@ -1,13 +1,15 @@
 """A pytest plugin for collections too large to test whole each time: ``-p paper_toolbox.testing.rotation --rotate N``.
 
-Of the packages in ``plugins/``, only one in N runs its slow tests; which ones changes with every state of the checkout.
-Their fast tests, and all tests elsewhere, run always. What ``proof.json`` records was run in full.
+Slow tests take turns: of the packages in ``plugins/`` one in N runs its own, and elsewhere a slow test runs with one in
+N of its parameters. Which ones changes with every state of the checkout. Fast tests run always. What ``proof.json``
+records was run in full.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,26 +18,32 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--rotate N``."""
-    text = "of the packages in plugins/, run the slow tests of one in N, of others in every state of the checkout"
+    text = "run one in N of the slow tests (by package in plugins/, by parameters elsewhere), others in every state"
     parser.addoption("--rotate", type=int, default=1, metavar="N", help=text)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the slow tests of the packages whose turn it is not."""
-    root = config.rootpath
-    homes = {item: _home(item, root) for item in items}
-    turns = turn({home for home in homes.values() if home}, config.getoption("rotate"), state(root))
-    out = [item for item in items if homes[item] and homes[item] not in turns and item.get_closest_marker("slow")]
+    """Leave out the slow tests whose turn it is not."""
+    root, share = config.rootpath, config.getoption("rotate")
+    places = {item: _place(item, root) for item in items if item.get_closest_marker("slow")}
+    members = defaultdict(set)
+    for group, member in places.values():
+        members[group].add(member)
+    now = state(root)
+    turns = {group: turn(own, share, now + group) for group, own in members.items()}
+    out = {item for item, (group, member) in places.items() if member not in turns[group]}
     if out:
-        config.hook.pytest_deselected(items=out)
-        gone = set(out)
-        items[:] = [item for item in items if item not in gone]
+        config.hook.pytest_deselected(items=list(out))
+        items[:] = [item for item in items if item not in out]
 
 
-def _home(item: pytest.Item, root: Path) -> str:
-    """The package in ``plugins/`` that a test belongs to; empty for tests elsewhere."""
+def _place(item: pytest.Item, root: Path) -> tuple[str, str]:
+    """Those with which a test takes turns, and its own place: packages, or the parameters of one test."""
     parts = item.path.relative_to(root).parts if item.path.is_relative_to(root) else ()
-    return parts[1] if len(parts) > 2 and parts[0] == "plugins" else ""
+    if len(parts) > 2 and parts[0] == "plugins":
+        return "plugins", parts[1]
+    test, _, parameters = item.nodeid.partition("[")
+    return test, parameters
 
 
 def turn(homes: Iterable[str], share: int, state: str) -> set[str]:
