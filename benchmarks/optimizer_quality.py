@@ -2,7 +2,8 @@
 
 ``python benchmarks/optimizer_quality.py [--only a,b] [--seeds N] [--rates N] [--limit SECONDS] [--out FOLDER]``. Each
 method tries step sizes around its default on a seed of its own, then trains from the same weights and batches as all
-others. Writes a page, its data as JSON and one picture.
+others. Writes a page, its data as JSON and one picture; ``--render`` writes page and picture from the data that are
+there.
 """
 
 from __future__ import annotations
@@ -201,9 +202,30 @@ def steps_to(own: dict[str, Any], base: dict[str, Any], task: str) -> float:
     return float(np.median(shares)) if shares else math.inf
 
 
+def finals(found: list[dict[str, Any]], names: list[str]) -> dict[str, dict[str, list[float | None]]]:
+    """The final losses by task and method, of all seeds; None for what is not finite."""
+    by = {(each["method"], each["task"]): each.get("final", []) for each in found}
+    return {task: {name: [x if math.isfinite(x) else None for x in by[name, task]] for name in names} for task in TASKS}
+
+
+def best(finals: dict[str, list[float | None]], count: int) -> list[str]:
+    """The methods with the lowest mean loss."""
+    means = {name: np.mean(own) for name, own in finals.items() if own and None not in own}
+    return sorted(means, key=lambda name: means[name])[:count]
+
+
+def spread(finals: list[float | None]) -> str:
+    """Mean, and the range over the seeds."""
+    known = [x for x in finals if x is not None]
+    if not known or len(known) < len(finals):
+        return "diverged"
+    return f"{np.mean(known):.3g} ({min(known):.3g} … {max(known):.3g})"
+
+
 def page(found: dict[str, Any]) -> str:
-    """The table as Markdown."""
+    """The tables as Markdown."""
     rows, seconds = found["rows"], found["seconds"]
+    options = f"--seeds {found['seeds']} --rates {found['rates']} --limit {found['limit']:g}"
     lines = [
         "# Optimizers on small tasks",
         "",
@@ -211,7 +233,7 @@ def page(found: dict[str, Any]) -> str:
         f"method chose among {found['rates']} step sizes, from 0.3 times its default up by factors of 3.2. The rank is",
         "that of the mean final loss on what was held out.",
         f"Small tasks say little about large models. {found['machine']}; {seconds / 60:.0f} minutes.",
-        "Written by `python benchmarks/optimizer_quality.py --out docs`.",
+        f"Written by `python benchmarks/optimizer_quality.py {options} --out docs`.",
         "",
         "![ranks by task](optimizer_quality.png)",
         "",
@@ -229,11 +251,21 @@ def page(found: dict[str, Any]) -> str:
         f"or whose first step takes {PATIENCE} times the limit. *cut off*: tasks on which a run met the limit of",
         f"{found['limit']:g} s of computing.",
         "",
+        "## Final loss on what was held out",
+        "",
+        f"Mean, and the range over the {found['seeds']} seeds; where a run was cut off, of the part that was made.",
+        "",
+        f"| task | `{BASE}` | best | second | third |",
+        "|---|---|---|---|---|",
     ]
+    for task, own in found["finals"].items():
+        cells = [f"`{name}` {spread(own[name])}" for name in best(own, 3)]
+        lines.append(f"| {' | '.join([task.replace('_', ' '), spread(own[BASE]), *cells])} |")
+    lines.append("")
     return "\n".join(lines)
 
 
-def picture(rows: list[dict[str, Any]], file: Path) -> None:
+def picture(rows: list[dict[str, Any]], tasks: list[str], file: Path) -> None:
     """Ranks: a row per method, a column per task."""
     import matplotlib
 
@@ -244,7 +276,7 @@ def picture(rows: list[dict[str, Any]], file: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 1.6 + 0.19 * len(rows)), layout="constrained")
     shown = axes.imshow(ranks, aspect="auto", cmap="viridis_r")
     axes.set_yticks(range(len(rows)), [f"{row['method']}  {row['rank']:.1f}" for row in rows], fontsize=7)
-    axes.set_xticks(range(len(TASKS)), [name.replace("_", " ") for name in TASKS], rotation=60, ha="right", fontsize=7)
+    axes.set_xticks(range(len(tasks)), [name.replace("_", " ") for name in tasks], rotation=60, ha="right", fontsize=7)
     figure.colorbar(shown, label="rank (1 is best)", shrink=0.6)
     axes.set_title("Rank by task; methods by their mean rank", fontsize=9)
     figure.savefig(file, dpi=110)
@@ -264,19 +296,28 @@ def main() -> None:
     parser.add_argument("--rates", type=int, default=5, help="step sizes that each method may try")
     parser.add_argument("--limit", type=float, default=1.5, help="seconds of computing for one run")
     parser.add_argument("--out", type=Path, help="folder for the page, its data and the picture")
+    parser.add_argument("--render", action="store_true", help="measure nothing: write page and picture anew")
     given = parser.parse_args()
+    if given.render and given.out:
+        write(json.loads((given.out / "optimizer_quality.json").read_text()), given.out)
+        return
     began, names = time.perf_counter(), methods(given.only)
     found = list(measured(names, given))
     rows = table(found, names)
     kept = {"machine": machine(), "seconds": time.perf_counter() - began, "tasks": list(TASKS), "rows": rows}
     kept |= {"seeds": given.seeds, "rates": given.rates, "limit": given.limit}
+    kept |= {"finals": finals(found, names), "errors": [each for each in found if "error" in each]}
     if given.out is None:
         print(page(kept))
         return
-    kept["errors"] = [each for each in found if "error" in each]
     (given.out / "optimizer_quality.json").write_text(json.dumps(kept, indent=1) + "\n")
-    (given.out / "optimizer_quality.md").write_text(page(kept))
-    picture(rows, given.out / "optimizer_quality.png")
+    write(kept, given.out)
+
+
+def write(kept: dict[str, Any], out: Path) -> None:
+    """The page and its picture."""
+    (out / "optimizer_quality.md").write_text(page(kept))
+    picture(kept["rows"], kept["tasks"], out / "optimizer_quality.png")
 
 
 if __name__ == "__main__":
