@@ -102,7 +102,7 @@ def candidates(closures: tuple[str, ...]) -> Iterator[Candidate]:
         method = pt.method(card.name, "optimizer")
         if method.closure not in closures:
             continue
-        engines = ("eager", "compiled") if isinstance(method, Rule) and method.closure == "none" else ("eager",)
+        engines = ("auto", "compiled") if isinstance(method, Rule) and method.closure == "none" else ("auto",)
         for engine in engines:
             yield Candidate(f"{card.name} {engine}", ours(card.name, engine), method.closure)
         yield from peers(card)

@@ -12,9 +12,10 @@ TITLES = {"resnet18": "ResNet-18's 62 tensors, 11.7 M numbers", "gpt": "GPT-2's 
 HEAD = """# How fast is a step?
 
 Times of one step as multiples of torch's fused AdamW in the same round, with 95 % of the median by the bootstrap;
-*a byte*: divided by the bytes that the method must move, compared with AdamW's; *extra*: memory taken during a step
-beside weights, gradients and state, as a share of the weights; *public*: the fastest public implementation of the same
-method. Closures are free of charge in the tables.
+*default*: op by op, or by torch's own kernel where the method is torch's; *compiled*: with `engine=compiled`; *a byte*:
+divided by the bytes that the method must move, compared with AdamW's; *extra*: memory taken during a step beside
+weights, gradients and state, as a share of the weights; *public*: the fastest public implementation of the same method.
+Closures are free of charge in the tables.
 Written by `python benchmarks/optimizers.py --shapes … --out docs`.
 """
 
@@ -32,10 +33,10 @@ def _section(content: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{content['machine']}; fused AdamW: {content['base_ms']:.1f} ms."
     yield ""
-    yield "| method | compiled | a byte | extra | eager | extra | public |"
+    yield "| method | default | extra | compiled | a byte | extra | public |"
     yield "|---|---|---|---|---|---|---|"
     rows = {row["name"]: row for row in content["rows"]}
-    for name in dict.fromkeys(each.rpartition(" ")[0] for each in rows if each.endswith(("eager", "compiled"))):
+    for name in dict.fromkeys(each.rpartition(" ")[0] for each in rows if each.endswith(("auto", "compiled"))):
         yield _row(name, rows)
     yield ""
     if content["whole_steps"]:
@@ -45,7 +46,7 @@ def _section(content: dict[str, Any]) -> Iterator[str]:
 
 
 def _row(name: str, rows: dict[str, Any]) -> str:
-    compiled, eager = rows.get(f"{name} compiled"), rows.get(f"{name} eager")
+    compiled, default = rows.get(f"{name} compiled"), rows.get(f"{name} auto")
     others = {
         key.partition(" by ")[2].removeprefix("torch "): row
         for key, row in rows.items()
@@ -53,7 +54,8 @@ def _row(name: str, rows: dict[str, Any]) -> str:
     }
     fastest = min(others, key=lambda other: others[other]["ratio"], default="")
     public = f"{_ratio(others[fastest])} {fastest}" if fastest else "–"
-    parts = [_ratio(compiled), _of(compiled, "per_byte"), _of(compiled, "extra"), _ratio(eager), _of(eager, "extra")]
+    shares = [_of(compiled, "per_byte"), _of(compiled, "extra")]
+    parts = [_ratio(default), _of(default, "extra"), _ratio(compiled), *shares]
     return f"| `{name}` | {' | '.join(parts)} | {public} |"
 
 

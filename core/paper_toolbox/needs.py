@@ -20,7 +20,7 @@ MEANING: Mapping[str, str] = {
     "steps_total": "optimizer steps of the whole run, an int",
     "steps_per_epoch": "optimizer steps of one epoch, an int",
     "progress": "share of the run that is done, from 0 to 1",
-    "engine": "how an optimizer's rule runs: 'eager' or 'compiled'",
+    "engine": "how an optimizer's rule runs: 'auto', 'eager' or 'compiled'",
     "storage": "how an optimizer keeps its weights and state between steps",
     "batches": "re-iterable of (inputs, targets) from the training part",
     "loss": "function (logits, targets) -> scalar, the run's criterion",

@@ -43,7 +43,9 @@ class Training(Settings):
         "ddp", "several processes: the model in each; where batches leave weights out; in parts (FSDP2)"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = param("auto", "auto takes a GPU where there is one")
-    engine: Literal["eager", "compiled"] = param("eager", "how optimizer rules run")
+    engine: Literal["auto", "eager", "compiled"] = param(
+        "auto", "how optimizer rules run: by torch's own kernel where there is one, op by op, or compiled"
+    )
     weights: Literal["fp32", "bf16_stochastic", "bf16_master"] = param(
         "fp32", "bf16: rounded at random, or with an fp32 copy in the optimizer; norms and biases stay fp32"
     )

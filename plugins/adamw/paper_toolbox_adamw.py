@@ -11,6 +11,7 @@ import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.kit.rule import Rule, State
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,20 @@ class AdamW(Rule):
         v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
         root = v.sqrt().div_((1 - b2**t) ** 0.5).add_(self.eps)
         p.addcdiv_(m, root, value=-self.lr / (1 - b1**t))
+
+    def fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], steps: list[Tensor]) -> None:
+        (b1, b2), m, v = self.betas, [state["m"] for state in states], [state["v"] for state in states]
+        adamw(
+            *(params, grads, m, v, [], steps),
+            fused=True,
+            lr=self.lr,
+            beta1=b1,
+            beta2=b2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 @hookimpl

@@ -11,6 +11,7 @@ import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.kit.rule import Rule, State
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,22 @@ class SGD(Rule):
             v.mul_(mu).add_(g, alpha=1 - self.dampening if t > 1 else 1.0)  # the first gradient is not dampened
             g = g.add(v, alpha=mu) if self.nesterov else v
         p.add_(g, alpha=-self.lr)  # Differs: η stands outside v, as in torch; while η stays, the path is the paper's
+
+    def fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], steps: list[Tensor]) -> None:
+        made = self.momentum and states[0]["step"] > 1  # before its first step torch's momentum is none, and ours 0
+        v = [state["v"] if made else None for state in states]
+        sgd(
+            *(params, grads, v),
+            fused=True,
+            lr=self.lr,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+            maximize=False,
+        )
+        for state, first in zip(states, v, strict=True) if self.momentum and not made else ():
+            state["v"].copy_(first)
 
 
 @hookimpl

@@ -183,7 +183,7 @@ def test_without_a_compiler_the_error_is_clear() -> None:
 
 
 def test_unknown_engines_are_refused() -> None:
-    with pytest.raises(ParamError, match="must be 'eager' or 'compiled'"):
+    with pytest.raises(ParamError, match="must be 'auto', 'eager' or 'compiled'"):
         Odd().build(tensors(), engine="fast")  # type: ignore[arg-type]  # the point
 
 
@@ -249,7 +249,7 @@ def test_the_driver_is_what_method_returns() -> None:
     assert isinstance(method_module("adamw", "optimizer").build(tensors()), RuleOptimizer)
 
 
-@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["auto", "eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_a_field_that_is_zero_no_longer_gets_its_state(engine: str) -> None:
     p = nn.Parameter(torch.ones(3))
     optimizer = method_module("sgd", "optimizer", lr=1.0).build([p], engine=engine)
@@ -271,3 +271,66 @@ def test_a_field_that_is_switched_on_later_gets_its_state(engine: Any) -> None:
         optimizer.step()
     torch.testing.assert_close(points[0].detach(), torch.full((2, 3), -0.1 * (1 + 1 + 1.5)))
     torch.testing.assert_close(points[1].detach(), torch.full((4,), -0.1 * (1 + 1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known(Heavy):
+    """One that torch has a kernel for: it notes what comes to it, and leaves everything where it is."""
+
+    def update(self, p: Tensor, grad: Tensor, state: State) -> None:
+        p.sub_(grad, alpha=self.lr)
+
+    def fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], steps: list[Tensor]) -> None:
+        CAME.append(([*params], [int(step) for step in steps], [state["step"] for state in states]))
+
+
+CAME: list[tuple[list[Tensor], list[int], list[int]]] = []
+
+
+def test_a_kernel_gets_what_it_takes_and_the_rest_steps_as_it_is_written() -> None:
+    CAME.clear()
+    image = torch.ones(1, 2, 3, 3).contiguous(memory_format=torch.channels_last)
+    plain, late, half, far = (nn.Parameter(x) for x in (torch.ones(3), torch.ones(4), torch.ones(5).half(), image))
+    optimizer = Known().build([plain, late, half, far])
+    for late_too in (False, True):
+        for p in (plain, half, far, late) if late_too else (plain, half, far):
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert [(*map(id, params), *before, *now) for params, before, now in CAME] == [
+        (id(plain), 0, 1),
+        (id(plain), 1, 2),
+        (id(late), 0, 1),
+    ], "alike ones together, by their own counts"
+    assert all(bool((x.detach() < 1).all()) for x in (half, far))
+
+
+def test_another_update_puts_the_kernel_of_its_parent_out_of_use() -> None:
+    class Other(Known):
+        def update(self, p: Tensor, grad: Tensor, state: State) -> None:
+            p.add_(grad)
+
+    class Same(Known):
+        pass
+
+    assert Other.fused is None
+    assert Same.fused is Known.fused
+    CAME.clear()
+    (p,) = points = [nn.Parameter(torch.zeros(3))]
+    run(Other().build(points), points, 1)
+    assert not CAME
+    assert p.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_baselines_run_on_torch_s_own_kernel(name: str) -> None:
+    """Every tensor of an ordinary model goes through it."""
+    rule = method_module(name, "optimizer")
+    params = tensors(torch.float32)
+    written = rule.build(params)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("op by op")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(rule), "update", refuse)
+        run(written, params)

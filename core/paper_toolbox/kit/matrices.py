@@ -40,7 +40,7 @@ class MatrixRule(Rule):
         params: Iterable[Any],
         *,
         model: nn.Module | None = None,
-        engine: Any = "eager",
+        engine: Any = "auto",
         storage: Storage = PLAIN,
         steps_total: int | None = None,
         steps_per_epoch: int | None = None,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import ParamError
 from ..kinds import Optimizer
+from .engines import EngineName, engine_of
 from .grouped import GroupedOptimizer
 from .grouped import State as State  # plugins take it from here
-from .layout import AS_THEY_ARE, Given, View, layout_of
+from .layout import Given, View
 from .shards import Pieces, is_shard, local, shard_like
 from .storage import PLAIN, SMALL, Storage
 
@@ -30,15 +30,22 @@ class Rule(Optimizer):
 
     ``shards`` are the pieces that ``update`` may be given one by one: ``elements``, which a flat rule's always are;
     ``rows``, where no row looks at another; ``none``, what other rules have that declare nothing.
+
+    ``fused(params, grads, states, steps)``, where torch has a kernel of its own for the rule, is the step of several
+    contiguous tensors of one dtype and device, with ``steps`` the counts before it, one tensor () each. It must leave
+    what ``update`` leaves; another ``update`` in a subclass puts it out of use.
     """
 
     view: ClassVar[View] = "flat"
     shards: ClassVar[Pieces] = "elements"
+    fused: ClassVar[Callable[..., None] | None] = None
 
     def __init_subclass__(cls, **rest: Any) -> None:
         super().__init_subclass__(**rest)
         if "view" in vars(cls) and "shards" not in vars(cls):
             cls.shards = "elements" if cls.view == "flat" else "none"
+        if "update" in vars(cls) and "fused" not in vars(cls):
+            cls.fused = None
 
     @abstractmethod
     def init(self, p: Tensor) -> dict[str, Tensor]:
@@ -53,36 +60,13 @@ class Rule(Optimizer):
         """
 
     def build(
-        self, params: Iterable[Any], *, engine: Literal["eager", "compiled"] = "eager", storage: Storage = PLAIN
+        self, params: Iterable[Any], *, engine: EngineName = "auto", storage: Storage = PLAIN
     ) -> torch.optim.Optimizer:
-        """``engine``: op by op, or ``compiled`` into few fused kernels; both give the same numbers."""
+        """``engine``: torch's own kernel or else op by op, ``eager`` always so, or ``compiled`` into few fused kernels.
+
+        All give the same numbers within rounding.
+        """
         return RuleOptimizer(self, params, engine, storage)
-
-
-class Engine(Protocol):
-    """Runs one step of the tensors of a group."""
-
-    def __call__(self, rule: Rule, given: list[Given]) -> None: ...
-
-
-def eager(rule: Rule, given: list[Given]) -> None:
-    """The update as it is written; where it is elementwise on tensors as they are."""
-    for p, grad, state in given:
-        layout = AS_THEY_ARE if rule.view == "flat" else layout_of(p, rule.view)
-        seen = layout.show(p, grad, state)
-        rule.update(seen.p, seen.grad, seen.state)
-        layout.put_back(seen, p, state)
-
-
-def engine_of(name: str) -> Engine:
-    """The engine called ``name``; torch's compiler is imported only when it is asked for."""
-    if name == "eager":
-        return eager
-    if name == "compiled":
-        from .compiled import Compiled
-
-        return Compiled()
-    raise ParamError(f"engine = {name!r}: must be 'eager' or 'compiled'")
 
 
 class RuleOptimizer(GroupedOptimizer):

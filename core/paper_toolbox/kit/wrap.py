@@ -67,7 +67,7 @@ class Wrapper(Optimizer):
         params: Iterable[Any],
         *,
         model: nn.Module | None = None,
-        engine: str = "eager",
+        engine: str = "auto",
         storage: Storage = PLAIN,
         steps_total: int | None = None,
         steps_per_epoch: int | None = None,

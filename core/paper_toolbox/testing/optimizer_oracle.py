@@ -89,8 +89,10 @@ class OptimizerOracle(Oracle):
         method, other = (fields(draw, self.method, self.ranges) for _ in range(2))
         several = self.oracle_of == "tensor" and draw(st.booleans())
         methods = [other if several and i % 2 else method for i in range(len(problem.starts))]
-        ours = self.trajectory(problem, method, other if several else None)
-        yield from zip(ours, self.expected(problem, methods), strict=True)
+        expected = self.expected(problem, methods)
+        for engine in ("eager", "auto") if getattr(method, "fused", None) else ("eager",):
+            ours = self.trajectory(problem, method, other if several else None, engine)
+            yield from zip(ours, expected, strict=True)
 
     def expected(self, problem: Problem, methods: list[Any]) -> list[Any]:
         """What the oracle makes of each tensor; ``methods[i]`` has the hyper-parameters of tensor i."""
@@ -105,14 +107,16 @@ class OptimizerOracle(Oracle):
             return list(self.oracle(starts, gradient, problem.steps, **values(methods[0])))
         return [self.oracle(starts[i], problem.gradient(i), problem.steps, **values(methods[i])) for i in given]
 
-    def trajectory(self, problem: Problem, method: Optimizer, other: Optimizer | None) -> list[Tensor]:
+    def trajectory(
+        self, problem: Problem, method: Optimizer, other: Optimizer | None, engine: str = "eager"
+    ) -> list[Tensor]:
         """The tensors after the problem's steps; ``other`` has the fields of every second tensor."""
         model = Slopes(problem)
         points = list(model.points)
         groups: list[Any] = [{"params": points[::2]}, {"params": points[1::2], **values(other)}] if other else points
         suite = type(self)()
         suite.method = method
-        optimizer = suite.build(model, groups if len(points) > 1 else points)
+        optimizer = suite.build(model, groups if len(points) > 1 else points, engine)
         for model.t in range(1, problem.steps + 1):
             suite.step(optimizer, model)
         return [p.detach() for p in points]
