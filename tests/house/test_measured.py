@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 from paper_toolbox.files import read_json
 
 ROOT = Path(__file__).parents[2]
-PAGES = {"compare_null": "compare_null", "optimizers_compared": "comparison"}  # script: page
+PAGES = {  # script: page
+    "compare_null": "compare_null",
+    "optimizers_compared": "comparison",
+    "optimizer_quality": "optimizer_quality",
+}
 
 
-def script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(autouse=True)
+def _scripts_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_written_from_its_data(name: str) -> None:
     page = ROOT / "docs" / f"{PAGES[name]}.md"
-    said = script(name).page(read_json(page.with_suffix(".json")))
+    said = import_module(name).page(read_json(page.with_suffix(".json")))
     assert page.read_text("utf-8") == said, f"run `python benchmarks/{name}.py --out docs --render`"
+
+
+def test_the_page_of_step_times_is_written_from_its_data() -> None:
+    said = import_module("speed_page").page(ROOT / "docs")
+    assert (ROOT / "docs" / "optimizer_speed.md").read_text("utf-8") == said, (
+        "run `python benchmarks/speed_page.py docs`"
+    )
+
+
+def test_enough_tasks_tell_how_good_the_optimizers_are() -> None:
+    found = read_json(ROOT / "docs" / "optimizer_quality.json")
+    assert len(found["tasks"]) >= 16
+    assert found["seconds"] <= 15 * 60
 
 
 def test_nothing_is_called_something_as_seldom_as_promised() -> None:
