@@ -40,6 +40,7 @@ class FDGradReg(Wrapper):
             with moved(run.moved(), slopes[0], side * self.eps):
                 closure()
             slopes[side] = copies(run.grads())
+        # equivalent: swap upper, lower: the difference and its length change sign together
         upper, lower = POINTS[self.variant]
         curved = self.gamma / (self.eps * (upper - lower))
         for u, g, a, b in zip(run.grads(), slopes[0], slopes[upper], slopes[lower], strict=True):
