@@ -193,6 +193,7 @@ REFUSED = [
     ("vit", SEQUENCES, "is a vit model, which transformers has no form of for this data .*take one like bert"),
     ("bert", IMAGES, "is a bert model, .*take one like vit or convnext"),
     ("distilbert", TEXT, "is a distilbert model, .*take one like gpt2 or llama"),
+    ("roberta", TEXT, "running text has no such id: take one like gpt2 or llama"),
     ("vit", TABLE, "not a classification task of row"),
     (
         "gpt2",

@@ -86,6 +86,11 @@ def check_class(library: Any, source: str, config: Any, job: str) -> None:
 
 def check_inputs(source: str, model: nn.Module, task: Task, fresh: bool) -> None:
     """Refuse inputs that the model does not take, ids that it does not know, and sequences that are too long for it."""
+    if task.kind == "tokens" and any(hasattr(layer, "create_position_ids_from_input_ids") for layer in model.modules()):
+        raise ModelError(
+            f"{source} counts positions past its padding id, and running text has no such id: take one like "
+            f"{JOBS['CausalLM'][1]}"
+        )
     taken = inspect.signature(model.forward).parameters
     for spec in task.inputs:
         name = keyword(spec)
