@@ -11,7 +11,7 @@ READY := .venv/.ready
 # Three workers share two cores, since some tests wait; a maths library that starts its own threads would slow them all.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 # In CI slow tests take turns, by plugin and by parameters; `make test-all` runs them all.
-ROTATED := -p paper_toolbox.testing.rotation --rotate 4
+ROTATED := -p paper_toolbox.testing.rotation --rotate 6
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # `make` alone only installs.

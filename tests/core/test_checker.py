@@ -127,6 +127,7 @@ def test_without_tests_of_its_own_it_is_bronze_at_most(folder: Path) -> None:
     assert (found["tier"], found["next"], found["lacks"]) == ("bronze", "silver", ["it has no tests of its own"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "writes",
     ["open(PLACE, 'w')", "os.mkdir(PLACE)", "Path(PLACE).write_text('x')", "os.open(PLACE, os.O_CREAT | os.O_WRONLY)"],

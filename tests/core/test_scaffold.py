@@ -51,7 +51,7 @@ def test_it_passes_the_checks_and_its_own_tests(kind: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["optimizer", "diagnostic"])  # a minute each on a busy machine; all six were tried
+@pytest.mark.parametrize("kind", ["optimizer", "normalizer", "loss", "compressor", "attributor", "diagnostic"])
 def test_it_is_born_with_its_proof(kind: str, tmp_path: Path) -> None:
     found, _ = prover.prove(str(scaffold.new("my_method", kind, tmp_path)[0].parent), mutants=True)
     assert found["tier"] == "gold", (found["lacks"], found["mutants"])
