@@ -28,23 +28,29 @@ import pytest
 def test_cases(case): pass
 
 @pytest.mark.slow
-def test_alone(): pass
+def test_one(): pass
+
+@pytest.mark.slow
+def test_two(): pass
+
+@pytest.mark.slow
+def test_three(): pass
 
 @pytest.mark.parametrize("case", range(8))
 def test_fast(case): pass
 """
 
 
-def test_of_slow_tests_a_share_of_packages_and_of_parameters_runs(pytester: pytest.Pytester) -> None:
+def test_slow_tests_take_turns_by_package_by_file_and_by_parameters(pytester: pytest.Pytester) -> None:
     for place in ("tests/test_elsewhere.py", *(f"plugins/p{i}/test_p{i}.py" for i in range(8))):
         (file := pytester.path / place).parent.mkdir(parents=True, exist_ok=True)
         file.write_text(SLOW)
     pytester.makeini("[pytest]\nmarkers = slow: takes long\n")
     rotated = ["-p", "paper_toolbox.testing.rotation", "--rotate", "4", "--collect-only", "-q"]
     lines = pytester.runpytest_subprocess(*rotated).outlines
-    elsewhere, plugins = (
-        [line for line in lines if line.startswith(place) and "test_fast" not in line] for place in ("tests", "plugins")
-    )
-    assert len(elsewhere) == 2 + 1
-    assert len(plugins) == 2 * (8 + 1), "two packages, their slow tests whole"
     assert sum("test_fast" in line for line in lines) == 9 * 8
+    slow = [line for line in lines if "::" in line and "test_fast" not in line]
+    elsewhere = [line.partition("::")[2] for line in slow if line.startswith("tests")]
+    assert len({test.partition("[")[0] for test in elsewhere}) == 2, "every second one of the file"
+    assert sum(test.startswith("test_cases") for test in elsewhere) in (0, 2), "with two of its parameters"
+    assert len(slow) - len(elsewhere) == 2 * (8 + 3), "two packages, their slow tests whole"
