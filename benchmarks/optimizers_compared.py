@@ -90,7 +90,7 @@ def section(task: str, own: dict[str, Any]) -> list[str]:
         cells["method"] = f"`{cells['method']}`"
         lines.append(f"| {' | '.join(cells[key] for key in COLUMNS)} |")
     spent = (
-        f"{own['minutes']:.0f} minutes, at a load of {own['load']:g}: what the machine did besides makes steps longer."
+        f"{own['minutes']:g} minutes, at a load of {own['load']:g}: what the machine did besides makes steps longer."
     )
     lines += ["", wrapped(f"{environment}; {spent}"), ""]
     for name, title in PICTURES.items():
