@@ -205,7 +205,8 @@ def fails_in_the_second() -> None:
 
 
 @pytest.mark.slow
-def test_an_error_of_one_process_is_told(tmp_path: Path) -> None:
+def test_an_error_of_one_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where the processes find this module
     with pytest.raises(AssertionError, match="RuntimeError: the second process is lost"):
         in_both(fails_in_the_second, tmp_path / "work")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -89,7 +90,9 @@ def told_plainly(model: nn.Module, request: Request) -> Iterator[None]:
 
 
 def _lost(error: RuntimeError) -> bool:
-    return torch.distributed.is_initialized() and bool(LOST.search(str(error)))
+    """Whether another process ended first; it may do so before this one has joined it."""
+    several = torch.distributed.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several and bool(LOST.search(str(error))) and "failed to listen" not in str(error)
 
 
 def _unused(model: nn.Module, indices: list[int]) -> str:
