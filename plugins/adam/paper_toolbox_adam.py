@@ -11,7 +11,6 @@ import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.kit.rule import Rule, State
 from torch import Tensor
-from torch.optim.adam import adam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +36,13 @@ class Adam(Rule):
 
     def fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], steps: list[Tensor]) -> None:
         (b1, b2), m, v = self.betas, [state["m"] for state in states], [state["v"] for state in states]
-        adam(
+        torch._fused_adam_(
             *(params, grads, m, v, [], steps),
-            # equivalent: True → False: torch's other ways give the same numbers, in more time
-            fused=True,
             lr=self.lr,
             beta1=b1,
             beta2=b2,
-            eps=self.eps,
             weight_decay=self.weight_decay,
+            eps=self.eps,
             amsgrad=False,
             maximize=False,
         )

@@ -11,7 +11,6 @@ import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.kit.rule import Rule, State
 from torch import Tensor
-from torch.optim.sgd import sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +37,18 @@ class SGD(Rule):
         p.add_(g, alpha=-self.lr)  # Differs: η stands outside v, as in torch; while η stays, the path is the paper's
 
     def fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], steps: list[Tensor]) -> None:
-        made = self.momentum and states[0]["step"] > 1  # before its first step torch's momentum is none, and ours 0
-        v = [state["v"] if made else None for state in states]
-        sgd(
-            *(params, grads, v),
-            # equivalent: True → False: torch's other ways give the same numbers, in more time
-            fused=True,
+        torch._fused_sgd_(
+            params,
+            grads,
+            [state["v"] for state in states] if self.momentum else [],
             lr=self.lr,
             momentum=self.momentum,
             dampening=self.dampening,
             weight_decay=self.weight_decay,
             nesterov=self.nesterov,
             maximize=False,
+            is_first_step=states[0]["step"] == 1,
         )
-        for state, first in zip(states, v, strict=True) if self.momentum and not made else ():
-            state["v"].copy_(first)
 
 
 @hookimpl

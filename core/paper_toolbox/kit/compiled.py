@@ -33,16 +33,20 @@ class Compiled:
     def __init__(self) -> None:
         self.tapes: dict[Any, Tape] = {}
         self.codes: set[str] = set()
+        self.branches: tuple[str | bool, ...] = ()  # of the rule of this step
         self.made: dict[Tape, tuple[fx.GraphModule, dict[Any, Kernel]]] = {}
 
     def __call__(self, rule: Rule, given: list[Given]) -> None:
         """One step of the tensors of a group."""
-        together: dict[Any, list[Given]] = {}
+        self.branches = flavour(rule)
+        small: dict[Any, list[Given]] = {}
         for each in given:
             p, _, state = each
-            alike = (state["step"], p.dtype, p.device) if _is_small(rule, p, state) else id(p)
-            together.setdefault(alike, []).append(each)
-        for some in together.values():
+            if _is_small(rule, p, state):
+                small.setdefault((state["step"], p.dtype, p.device), []).append(each)
+            else:
+                self._alone(rule, *each)
+        for some in small.values():
             if len(some) == 1:
                 self._alone(rule, *some[0])
                 continue
@@ -62,15 +66,15 @@ class Compiled:
         if tape.play(rule, seen.state["step"]):
             self.made[tape] = (self._graph(rule, tape), {})
         module, kernels = self.made[tape]
-        inputs = (seen.p, seen.grad, *(seen.state[name] for name in tape.names), tape.numbers)
-        shapes = tuple(x.shape for x in inputs)
+        inputs = [seen.p, seen.grad, *[seen.state[name] for name in tape.names], tape.numbers]
+        shapes = tuple([x.shape for x in inputs])
         if shapes not in kernels:
             kernels[shapes] = kernel_of(module, inputs, type(rule).__name__)
-        kernels[shapes](*inputs)
+        kernels[shapes](inputs)
 
     def _tape(self, rule: Rule, seen: Seen) -> Tape:
         """The tape for tensors like ``seen.p`` and a rule whose fields switch the same branches."""
-        key: Any = (flavour(rule), seen.p.dtype, seen.p.device, seen.p.ndim)
+        key: Any = (self.branches, seen.p.dtype, seen.p.device, seen.p.ndim)
         tape = self.tapes.get(key)
         if tape is not None and tape.looks_at_shapes and tape.shape != seen.p.shape:
             key = (key, seen.p.shape)

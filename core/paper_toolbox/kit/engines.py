@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .rule import Rule
 
 EngineName = Literal["auto", "eager", "compiled"]
+WIDE = (torch.float32, torch.float64)  # in less a kernel rounds once, and the update at every call
+DEVICES = ("cpu", "cuda")  # that kernels were written for
 
 
 class Engine(Protocol):
@@ -44,23 +46,26 @@ def _by_kernel(rule: Rule, given: list[Given]) -> list[Given]:
     left = []
     for each in given:
         p, _, state = each
-        if _fits(*each):
+        if _in_one_piece(*each):
             alike.setdefault((state["step"], p.dtype, p.device), []).append(each)
         else:
             left.append(each)
     assert rule.fused
-    for (step, _, device), some in alike.items():
+    for (step, dtype, device), some in alike.items():
+        if dtype not in WIDE or device.type not in DEVICES:
+            left += some
+            continue
         params, grads, states = (list(column) for column in zip(*some, strict=True))
-        before = torch.full((len(some),), step - 1, dtype=torch.float32, device=device)  # torch counts up itself
-        rule.fused(params, grads, states, list(before.unbind()))
+        count = torch.full((), step, dtype=torch.float32, device=device)
+        rule.fused(params, grads, states, [count] * len(some))
     return left
 
 
-def _fits(p: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
+def _in_one_piece(p: Tensor, grad: Tensor, state: dict[str, Any]) -> bool:
     """Whether a kernel may run through the memory of all of them alike."""
-    wide = p.dtype in (torch.float32, torch.float64)  # in less the kernel rounds once, and the update at every call
-    known = p.device.type in ("cpu", "cuda")
-    return wide and known and all(x.is_contiguous() for x in (p, grad, *(x for k, x in state.items() if k != "step")))
+    if not (p.is_contiguous() and grad.is_contiguous()):
+        return False
+    return all(x.is_contiguous() for name, x in state.items() if name != "step")
 
 
 def engine_of(name: str) -> Engine:

@@ -30,7 +30,7 @@ def graph_of(tape: Tape) -> fx.GraphModule:
     for name, x in tape.inputs.items():
         if tape.left[name] is not x:
             known[id(x)].copy_(known[id(tape.left[name])])
-    graph.output(None)
+    graph.output(())
     return fx.GraphModule(torch.nn.Module(), graph)
 
 

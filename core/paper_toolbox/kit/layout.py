@@ -53,7 +53,7 @@ class Layout:
         """x in the layout's shape, contiguous: a plain tensor on the same memory, else a copy."""
         shape = self.shape or ()
         if self.order is None and x.is_contiguous():  # as nearly all are
-            return x.data if x.shape == shape else x.data.view(shape)
+            return x.data if x.shape == shape else x.data.view(*shape)
         return (x if self.order is None else x.permute(self.order)).reshape(shape).contiguous().data
 
     def _put_back(self, seen: Tensor, x: Tensor) -> None:

@@ -32,8 +32,8 @@ class Rule(Optimizer):
     ``rows``, where no row looks at another; ``none``, what other rules have that declare nothing.
 
     ``fused(params, grads, states, steps)``, where torch has a kernel of its own for the rule, is the step of several
-    contiguous tensors of one dtype and device, with ``steps`` the counts before it, one tensor () each. It must leave
-    what ``update`` leaves; another ``update`` in a subclass puts it out of use.
+    contiguous tensors of one dtype, device and count; ``steps`` is that count as kernels take it, a tensor () for each.
+    It must leave what ``update`` leaves; another ``update`` in a subclass puts it out of use.
     """
 
     view: ClassVar[View] = "flat"
@@ -89,8 +89,7 @@ class RuleOptimizer(GroupedOptimizer):
                 self._complete(rule, group["params"])
             params = [p for p in group["params"] if p.grad is not None and p.numel()]
             if self.storage == PLAIN:
-                given = (self._given(rule, p) for p in params)
-                self.run(rule, [each for each in given if each[0].numel()])  # of a shard nothing may be here
+                self.run(rule, self._given(rule, params))
             else:
                 self._step_stored(rule, params)
         return loss
@@ -106,12 +105,16 @@ class RuleOptimizer(GroupedOptimizer):
                     state.update({name: x for name, x in made.items() if name not in state})
         return rule
 
-    def _given(self, rule: Rule, p: Tensor) -> Given:
-        """``p``, its gradient and its state; of a shard what is here of them."""
-        grad, state = self.dense(p.grad), self._state(rule, p, self.state[p])
-        if not is_shard(p):
-            return p, grad, state
-        return local(p), local(grad), {name: local(x) for name, x in state.items()}
+    def _given(self, rule: Rule, params: list[Tensor]) -> list[Given]:
+        """Each tensor, its gradient and its state; of shards what is here of them, which may be nothing."""
+        given: list[Given] = []
+        for p in params:
+            grad, state = self.dense(p.grad), self._state(rule, p, self.state[p])
+            if not is_shard(p):
+                given.append((p, grad, state))
+            elif (here := local(p)).numel():
+                given.append((here, local(grad), {name: local(x) for name, x in state.items()}))
+        return given
 
     def _step_stored(self, rule: Rule, params: list[Tensor]) -> None:
         """Tensor after tensor, so that one alone is open at a time; small ones together."""
