@@ -30,37 +30,34 @@ class OptAMSGrad(Rule):
 
     def init(self, p: Tensor) -> dict[str, Tensor]:
         state = {"aux": p.clone(), "theta": torch.zeros_like(p), "m": torch.zeros_like(p)}
-        if self.predictor == "extrapolation":
-            # equivalent: zeros_like → ones_like: none is looked at before a gradient has taken its place
-            state |= {f"g{i}": torch.zeros_like(p) for i in range(self.span)}  # the latest gradients, oldest first
+        if self.predictor == "extrapolation":  # the newest gradient, and the latest moves to it, oldest first
+            # equivalent: zeros_like → ones_like: none is looked at before a gradient or a move has taken its place
+            state |= {"g": torch.zeros_like(p)}
+            # equivalent: zeros_like → ones_like: ditto
+            state |= {f"u{i}": torch.zeros_like(p, dtype=wide(p)) for i in range(1, self.span)}
         return state | {"v": torch.full_like(p, self.eps), "top": torch.full_like(p, self.eps)}
 
     def update(self, p: Tensor, grad: Tensor, state: State) -> None:
         (b1, b2), aux, theta, m, v = self.betas, state["aux"], state["theta"], state["m"], state["v"]
         theta.lerp_(grad, 1 - b1)
-        surprise = grad - m
+        surprise = m.sub_(grad)  # but for its sign, which the square does not see; m is made anew below
         v.mul_(b2).addcmul_(surprise, surprise, value=1 - b2)
-        state["top"].copy_(torch.maximum(state["top"], v))
-        root = state["top"].to(wide(p)).add(self.eps).sqrt()
-        aux.sub_(theta / root, alpha=self.lr)
+        state["top"].clamp_(min=v)
         m.copy_(self.guess(grad, state))
+        root = state["top"].to(wide(p)).add(self.eps).sqrt_()
+        aux.addcdiv_(theta, root, value=-self.lr)
         h = theta.lerp(m, 1 - b1)
-        p.copy_(aux - self.lr * (h / root))
+        p.copy_(aux).addcdiv_(h, root, value=-self.lr)
 
     def guess(self, grad: Tensor, state: State) -> Tensor:
         """The next gradient; the newest while too few are known, or where the equations have no finite solution."""
         if self.predictor == "last":
             return grad
-        known = [state[f"g{i}"] for i in range(self.span)]
-        moves = torch.stack([*known[1:], grad]).to(wide(grad))
-        for i, old in enumerate(known):
-            moves[i].sub_(old)
-        for old, new in zip(known, [*known[1:], grad], strict=True):
+        u = [*(state[f"u{i}"] for i in range(1, self.span)), grad.to(wide(grad)) - state["g"]]
+        found = extrapolated(u, grad, self.lam) if state["step"] > self.span else grad
+        for old, new in zip([state["g"], *u], [grad, *u[1:]], strict=False):
             old.copy_(new)
-        if state["step"] <= self.span:
-            return grad
-        found = extrapolated(moves.flatten(1), grad.flatten(), self.lam).view_as(grad)
-        return torch.where(found.isfinite(), found, grad)
+        return found
 
 
 def wide(x: Tensor) -> torch.dtype:
@@ -68,18 +65,23 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def extrapolated(moves: Tensor, last: Tensor, lam: float) -> Tensor:
-    """Where a sequence leads, (N,), whose last ``moves`` (r, N) ended at ``last`` (N,).
+def extrapolated(u: list[Tensor], last: Tensor, lam: float) -> Tensor:
+    """Where a sequence leads whose last r moves ``u`` ended at ``last``; all of one shape.
 
-    Regularized minimal polynomial extrapolation: Σ cᵢ xᵢ, Σ cᵢ = 1, over the points xᵢ that the moves U came to, with
+    Regularized minimal polynomial extrapolation: Σ cᵢ xᵢ, Σ cᵢ = 1, over the points xᵢ that the moves came to, with
     c ~ (UᵀU / ‖UᵀU‖₂ + λ)⁻¹ 1 (Algorithm 3).
     """
-    gram = moves @ moves.T
+    r = range(len(u))
+    below = [[torch.dot(x.flatten(), y.flatten()) for y in u[: i + 1]] for i, x in enumerate(u)]
+    gram = torch.stack([torch.stack([below[max(i, j)][min(i, j)] for j in r]) for i in r])
     gram = gram / torch.linalg.matrix_norm(gram, 2)
     ones = torch.ones_like(gram[0])
     z, _ = torch.linalg.solve_ex(gram + lam * ones.diag(), ones[:, None])
     c = (z / z.sum())[:, 0]
-    found: Tensor = last - (c.cumsum(0) - c) @ moves  # each point is the last one less the moves behind it
+    behind = torch.where(c.isfinite().all(), c.cumsum(0) - c, 0)  # the last point less the moves behind each point
+    found = last.to(gram.dtype, copy=True)
+    for move, share in zip(u[1:], behind[1:].unbind(), strict=True):
+        found.addcmul_(move, share, value=-1)
     return found
 
 

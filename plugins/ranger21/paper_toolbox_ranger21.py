@@ -77,7 +77,7 @@ class Ranger21(Whole):
         (b1, b2), state, package = self.betas, place.state, self.variant == "package"
         g, norm = widen(place.grad), unitwise(widen(place.grad), package)
         bound = self.agc_clip * unitwise(widen(place.p), package).clamp(min=self.agc_eps)
-        g = centred(torch.where(norm > bound, g * (bound / norm), g))
+        g = centred(g * torch.where(norm > bound, bound / norm, 1))
         g = normalized(g) if package else g
         state["v"].mul_(b2).addcmul_(g, g, value=1 - b2)
         torch.maximum(state["v_max"], state["v"], out=state["v_max"])
@@ -88,14 +88,17 @@ class Ranger21(Whole):
     def move(self, place: Place, lr: float, size: Tensor) -> None:
         """One step against u and the decay; ``size`` is √v̄, the root of the mean square of all tensors."""
         (b1, b2), b0, state, package = self.betas, self.beta0, place.state, self.variant == "package"
-        m = ((1 + b0) * state["m"] - b0 * state["m_before"]) / (1 - b1 ** state["step"])
-        root = (state["v_max"] / (1 - b2 ** state["step"])).sqrt() + self.eps
+        m = state["m"].lerp(state["m_before"], -b0)  # (1 + β0) m − β0 m_before
+        root = (state["v_max"] / (1 - b2 ** state["step"])).sqrt_().add_(self.eps)
         root = F.softplus(root, beta=50) if package else root
         decay = torch.where(size > 0, lr * self.weight_decay / size, 0)
-        w = widen(place.p) * (1 - decay if package else 1)
-        norm = unitwise(w, package) + (self.eps if package else 1e-30)  # units of 0 stay
-        w = w - (2 * lr * NORM_LOSS if package else decay) * (w - w / norm)
-        place.p.copy_(w - lr * m / (root * math.hypot(1 + b0, b0)))
+        w = widen(place.p)
+        w = w.mul_(1 - decay) if package else w
+        pull, norm = 2 * lr * NORM_LOSS if package else decay, unitwise(w, package)
+        w.mul_(1 - pull + pull / (norm + (self.eps if package else 1e-30)))  # units of 0 stay
+        w.addcdiv_(m, root, value=-lr / (1 - b1 ** state["step"]) / math.hypot(1 + b0, b0))
+        if w is not place.p:
+            place.p.copy_(w)
 
 
 def unitwise(x: Tensor, package: bool) -> Tensor:
@@ -106,13 +109,13 @@ def unitwise(x: Tensor, package: bool) -> Tensor:
 
 
 def centred(g: Tensor) -> Tensor:
-    """g less the mean of each output unit, where units are more than numbers."""
-    return g - g.mean(tuple(range(1, g.ndim)), keepdim=True) if g.ndim > 1 else g
+    """g, in place, less the mean of each output unit, where units are more than numbers."""
+    return g.sub_(g.mean(tuple(range(1, g.ndim)), keepdim=True)) if g.ndim > 1 else g
 
 
 def normalized(g: Tensor) -> Tensor:
-    """g over its standard deviation; of one or two numbers none is taken."""
-    return g / (g.std() + 1e-8) if g.numel() > 2 else g
+    """g, in place, over its standard deviation; of one or two numbers none is taken."""
+    return g.div_(g.std() + 1e-8) if g.numel() > 2 else g
 
 
 @hookimpl
