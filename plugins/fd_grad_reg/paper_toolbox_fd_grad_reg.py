@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from paper_toolbox import hookimpl, param
 from paper_toolbox.kit.passes import moved, repeatable
 from paper_toolbox.kit.wrap import WrappedOptimizer, Wrapper
@@ -36,15 +37,16 @@ class FDGradReg(Wrapper):
         closure = repeatable(closure, run.trained, run.model)
         loss = closure()
         slopes = {0: copies(run.grads())}
-        for side in {*POINTS[self.variant]} - {0}:
+        *others, last = {*POINTS[self.variant]} - {0}
+        for side in (*others, last):
             with moved(run.moved(), slopes[0], side * self.eps):
                 closure()
-            slopes[side] = copies(run.grads())
+            slopes[side] = run.grads() if side == last else copies(run.grads())
         # equivalent: swap upper, lower: the difference and its length change sign together
         upper, lower = POINTS[self.variant]
         curved = self.gamma / (self.eps * (upper - lower))
         for u, g, a, b in zip(run.grads(), slopes[0], slopes[upper], slopes[lower], strict=True):
-            u.copy_(g + curved * (a - b))
+            torch.sub(a, b, out=u).mul_(curved).add_(g)
         run.descend()
         return loss
 

@@ -41,7 +41,9 @@ class GAM(Wrapper):
             closure()
             main = copies(run.grads())  # g₁
             put(moved, start)
-            self.climb(moved, [b - a for a, b in zip(rest, main, strict=True)], self.rho)
+            for x, g0 in zip(run.grads(), rest, strict=True):
+                x.sub_(g0)
+            self.climb(moved, run.grads(), self.rho)  # along g₁ - g₀
             closure()
             for x, g2 in zip(rest, run.grads(), strict=True):
                 x.add_(g2, alpha=1 - self.beta0)

@@ -24,7 +24,7 @@ class OptAMSGrad(Rule):
     lr: float = param(1e-3, "step size", low=0, search=(1e-5, 1e-1))
     betas: tuple[float, float] = param((0.9, 0.99), "decay of the two moments", low=0, below=1)
     predictor: Literal["extrapolation", "last"] = param("extrapolation", "what guesses the next gradient")
-    span: int = param(5, "differences of gradients to extrapolate from; as many gradients are kept", low=1)
+    span: int = param(5, "differences of gradients to extrapolate from; as many tensors are kept", low=1)
     lam: float = param(1e-4, "regularization of the extrapolation", above=0, search=(1e-8, 1e-1))
     eps: float = param(1e-8, "start of the second moment, and added to it under the root", above=0)
 
