@@ -41,6 +41,7 @@ class FDGradReg(Wrapper):
         for side in (*others, last):
             with moved(run.moved(), slopes[0], side * self.eps):
                 closure()
+            # equivalent: drop if: a copy of the last gradients holds the same, and takes their memory
             slopes[side] = run.grads() if side == last else copies(run.grads())
         # equivalent: swap upper, lower: the difference and its length change sign together
         upper, lower = POINTS[self.variant]

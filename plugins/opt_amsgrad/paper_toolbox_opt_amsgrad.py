@@ -78,7 +78,8 @@ def extrapolated(u: list[Tensor], last: Tensor, lam: float) -> Tensor:
     ones = torch.ones_like(gram[0])
     z, _ = torch.linalg.solve_ex(gram + lam * ones.diag(), ones[:, None])
     c = (z / z.sum())[:, 0]
-    behind = torch.where(c.isfinite().all(), c.cumsum(0) - c, 0)  # the last point less the moves behind each point
+    # equivalent: sum → mean: one is finite where the other is
+    behind = torch.where(c.sum().isfinite(), c.cumsum(0) - c, 0)  # the last point less the moves behind each point
     found = last.to(gram.dtype, copy=True)
     for move, share in zip(u[1:], behind[1:].unbind(), strict=True):
         found.addcmul_(move, share, value=-1)
