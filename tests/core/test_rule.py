@@ -79,6 +79,25 @@ class Rows(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InPlace(Rule):
+    """Calls that change what they are given, a part of it, or what was made of it."""
+
+    view = "tensor"
+
+    lr: float = param(0.1, "step size", low=0)
+
+    def init(self, p: Tensor) -> dict[str, Tensor]:
+        return {"m": torch.zeros_like(p)}
+
+    def update(self, p: Tensor, grad: Tensor, state: State) -> None:
+        m, size = state["m"], grad.abs().square_().sqrt_().add_(1)
+        m.copy_(grad).div_(size)
+        m[:1].mul_(0.5)
+        m.flatten()[:1].add_(p.flatten()[:1])
+        p.sub_(m.clone().neg_().neg_(), alpha=self.lr)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Peeking(Rule):
     """What no compiler can follow: a branch on a tensor's value."""
 
@@ -109,7 +128,7 @@ def run(optimizer: torch.optim.Optimizer, params: list[nn.Parameter], steps: int
     return [p.detach().clone() for p in params]
 
 
-@pytest.mark.parametrize("rule", [Odd(), Odd(signed=True), pytest.param(Rows(), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rule", [Odd(), Odd(signed=True), InPlace(), pytest.param(Rows(), marks=pytest.mark.slow)])
 def test_natural_formulas_give_the_same_numbers_compiled(rule: Rule) -> None:
     one, two = tensors(), tensors()
     eager, compiled = rule.build(one), rule.build(two, engine="compiled")

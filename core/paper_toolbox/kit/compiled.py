@@ -17,7 +17,7 @@ from .arithmetic import OPEN
 from .graph import graph_of
 from .grouped import flavour
 from .kernel import Kernel, kernel_of
-from .layout import Given, Seen, join, layout_of, part
+from .layout import Given, Seen, flat, join, layout_of, part
 from .tape import Tape
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ class Compiled:
             part(joined, some)
 
     def _alone(self, rule: Rule, p: Tensor, grad: Tensor, state: dict[str, Any]) -> None:
+        if rule.view == "flat" and (seen := flat(p, grad, state)):
+            self._update(rule, seen)
+            return
         layout = layout_of(p, rule.view)
         seen = layout.show(p, grad, state)
         self._update(rule, seen)
@@ -97,6 +100,7 @@ class Compiled:
 
 def _is_small(rule: Rule, p: Tensor, state: dict[str, Any]) -> bool:
     """Whether ``p`` is small and its step elementwise."""
-    if rule.view == "tensor" or p.numel() > SMALL or (rule.view == "rows" and p.ndim > 1):
+    if p.numel() > SMALL or rule.view == "tensor" or (rule.view == "rows" and p.ndim > 1):
         return False
-    return all(x.shape == p.shape for name, x in state.items() if name != "step")
+    shape = p.shape
+    return all(x.shape == shape for name, x in state.items() if name != "step")

@@ -40,20 +40,22 @@ def _make(module: fx.GraphModule, inputs: Sequence[Tensor], name: str) -> Kernel
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch's compiler calls what torch deprecates
-            return _compiled(torch.func.functionalize(module, remove="mutations"), examples)
+            return _compiled(module, examples)
     except Exception as error:  # a compiler may raise anything; it is named and chained
         said = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
         raise ToolboxError(f"engine 'compiled' cannot compile {name}, use 'eager': {said}") from error
 
 
-def _compiled(function: Callable[..., Any], examples: list[Tensor]) -> Kernel:
-    """What torch.compile makes of a function without mutations but for its last, without its wrappers: 20 µs a call."""
+def _compiled(module: fx.GraphModule, examples: list[Tensor]) -> Kernel:
+    """What torch.compile would make of the module, without its wrappers: they take 20 µs a call."""
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table
 
     with config.patch(OPTIONS):
-        traced = make_fx(function, select_decomp_table(), tracing_mode="symbolic")(*examples)
+        traced = make_fx(module, tracing_mode="symbolic")(*examples)  # in torch's own operators
+        pure = torch.func.functionalize(traced, remove="mutations")  # that change the inputs at the end alone
+        traced = make_fx(pure, select_decomp_table(), tracing_mode="symbolic")(*examples)
         symbolic = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
         kernel: Kernel = compile_fx_inner(traced, symbolic)
         return kernel

@@ -75,6 +75,24 @@ def layout_of(p: Tensor, view: View) -> Layout:
     return Layout((*range(kept), *sorted(range(kept, p.ndim), key=p.stride, reverse=True)), shape)
 
 
+def flat(p: Tensor, grad: Tensor, state: dict[str, Any]) -> Seen | None:
+    """All as (N,) on their own memory, so that nothing is to be put back; None where one of them is not in one piece.
+
+    It is what ``layout_of(p, "flat")`` shows, in half the time.
+    """
+    if not (p.is_contiguous() and grad.is_contiguous()):
+        return None
+    like, kept = p.shape, {}
+    for name, x in state.items():
+        if isinstance(x, Tensor) and x.shape == like:
+            if not x.is_contiguous():
+                return None
+            kept[name] = x.view(-1)
+        else:
+            kept[name] = x
+    return Seen(p.data.view(-1), grad.data.view(-1), kept)
+
+
 def join(some: list[Given]) -> Seen:
     """Several tensors as one, (N,), whose state is shaped like themselves; the copies go back with ``part``."""
     (params, grads, states), names = zip(*some, strict=True), [name for name in some[0][2] if name != "step"]
