@@ -40,6 +40,7 @@ from torch.profiler import ProfilerActivity, profile
 BASE = "torch AdamW fused"
 STEPS = 1000  # that a schedule is told the run has
 LIMIT = 20.0  # seconds for one step of a candidate; slower ones are measured once
+WARM = 7  # steps before the clock runs: kernels are compiled in them, and opt_amsgrad guesses from its sixth on
 
 Build = Callable[[nn.Module, list[nn.Parameter]], Any]
 
@@ -186,10 +187,11 @@ def measured(candidate: Candidate, base: Any, given: Any) -> dict[str, Any]:
     """A row of the table."""
     step, optimizer = stepping(candidate, given.shapes, given.device)
     first = seconds(step, given.device)
-    pairs = []
-    for turn in range(-1, given.rounds if first < LIMIT else 1):
-        pair = (seconds(step, given.device), seconds(base[0], given.device))
-        pairs += [pair] if turn >= 0 else []
+    for _ in range(WARM - 1 if first < LIMIT else 0):
+        step()
+    base[0]()
+    rounds = range(given.rounds if first < LIMIT else 1)
+    pairs = [(seconds(step, given.device), seconds(base[0], given.device)) for _ in rounds]
     ratios = [a / b for a, b in pairs]
     ratio = statistics.median(ratios)
     low, high = interval(ratios)
@@ -276,7 +278,7 @@ def main() -> None:
     parser.add_argument("--shapes", choices=SHAPES, default="resnet18")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", default="", help="part of the names to measure")
+    parser.add_argument("--only", default="", help="part of the names to measure; others keep their rows")
     parser.add_argument("--out", type=Path, help="folder for the figures as JSON and the page of all of them")
     given = parser.parse_args()
     print(f"{machine(given.device)}; {given.shapes}")
@@ -298,10 +300,21 @@ def main() -> None:
     for row in passes:
         show(row)
     if given.out:
-        kept = {"machine": machine(given.device), "shapes": given.shapes, "base_ms": 1e3 * usual(base[0], given)}
-        content = json.dumps(kept | {"rows": rows, "whole_steps": passes}, indent=1)
-        (given.out / f"optimizer_speed_{given.shapes}.json").write_text(content + "\n")
+        file = given.out / f"optimizer_speed_{given.shapes}.json"
+        found = {"machine": machine(given.device), "shapes": given.shapes, "base_ms": 1e3 * usual(base[0], given)}
+        found |= {"rows": rows, "whole_steps": passes}
+        content = renewed(json.loads(file.read_text()), found) if given.only and file.exists() else found
+        file.write_text(json.dumps(content, indent=1) + "\n")
         speed_page.write(given.out)
+
+
+def renewed(content: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """What was found before, of the same machine, with these rows in their places."""
+    if content["machine"] != found["machine"]:
+        raise SystemExit(f"the others were measured on {content['machine']}: measure all of them")
+    for table in ("rows", "whole_steps"):
+        content[table] = list({row["name"]: row for row in content[table] + found[table]}.values())
+    return content
 
 
 def usual(step: Callable[[], Any], given: argparse.Namespace) -> float:

@@ -37,6 +37,10 @@ class SGD(Rule):
         p.add_(g, alpha=-self.lr)  # Differs: η stands outside v, as in torch; while η stays, the path is the paper's
 
     def fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], steps: list[Tensor]) -> None:
+        # equivalent: self.weight_decay → self.lr: the kernel gives the same numbers, in some more time
+        if not (self.momentum or self.weight_decay):
+            torch._foreach_add_(params, grads, alpha=-self.lr)
+            return
         torch._fused_sgd_(
             params,
             grads,
