@@ -1,6 +1,6 @@
 """Step times of every installed optimizer beside torch's fused AdamW and the public implementations of the same method.
 
-``python benchmarks/optimizers.py [--shapes resnet18|gpt] [--device cuda] [--only NAME] [--rounds N] [--out FOLDER]``.
+``python benchmarks/optimizers.py [--shapes resnet18|gpt] [--device cuda] [--only a,b] [--rounds N] [--out FOLDER]``.
 A candidate steps in turn with the base, in one process; a ratio is that of two steps of the same round, its interval
 that of the median by the bootstrap. "× a byte" divides it by what a step must read and write: weights, gradients and
 its own state. "extra" is the most memory that is taken during a step beside these, as a share of the weights.
@@ -123,6 +123,11 @@ def theirs(peer: Any) -> Build:
     return lambda _, params: peer.theirs(peer.cases[0], params)
 
 
+def asked(candidate: Candidate, only: str) -> bool:
+    """Whether it is one of the methods in ``only``, or all are asked for."""
+    return not only or candidate.name.split()[0] in only.split(",")
+
+
 def fresh(shapes: str, device: str) -> tuple[nn.Module, list[nn.Parameter]]:
     """A model of those shapes with its gradients."""
     torch.manual_seed(0)
@@ -218,7 +223,7 @@ def whole_steps(given: Any) -> list[dict[str, Any]]:
     base = passing(Candidate(BASE, lambda _, params: adamw(params, fused=True)), x, y)
     rows = []
     for candidate in candidates(("gradient", "loss", "samples")):
-        if given.only in candidate.name and " by " not in candidate.name:
+        if asked(candidate, given.only) and " by " not in candidate.name:
             step = passing(candidate, x, y)
             first = seconds(step, "cpu")
             pairs = [(seconds(step, "cpu"), seconds(base, "cpu")) for _ in range(given.rounds if first < 2 else 1)]
@@ -278,7 +283,7 @@ def main() -> None:
     parser.add_argument("--shapes", choices=SHAPES, default="resnet18")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", default="", help="part of the names to measure; others keep their rows")
+    parser.add_argument("--only", default="", help="methods to measure, a,b; others keep their rows")
     parser.add_argument("--out", type=Path, help="folder for the figures as JSON and the page of all of them")
     given = parser.parse_args()
     print(f"{machine(given.device)}; {given.shapes}")
@@ -288,7 +293,7 @@ def main() -> None:
     print(f"{'one step':48}{'ms':>9}{'× fused':>9}  (95 %)         × a byte   extra")
     rows = []
     for candidate in candidates(("none", "gradient")):
-        if given.only in candidate.name:
+        if asked(candidate, given.only):
             try:
                 rows.append(measured(candidate, base, given))
                 show(rows[-1])
