@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from paper_toolbox import hookimpl, param
 from paper_toolbox.kit.precision import widen
 from paper_toolbox.kit.whole import Place, Whole, WholeOptimizer
@@ -90,15 +89,13 @@ class Ranger21(Whole):
         (b1, b2), b0, state, package = self.betas, self.beta0, place.state, self.variant == "package"
         m = state["m"].lerp(state["m_before"], -b0)  # (1 + β0) m − β0 m_before
         root = (state["v_max"] / (1 - b2 ** state["step"])).sqrt_().add_(self.eps)
-        root = F.softplus(root, beta=50) if package else root
+        root = torch.nn.functional.softplus(root, beta=50) if package else root
         decay = torch.where(size > 0, lr * self.weight_decay / size, 0)
-        w = widen(place.p)
-        w = w.mul_(1 - decay) if package else w
+        w = widen(place.p).mul_(1 - decay) if package else widen(place.p)
         pull, norm = 2 * lr * NORM_LOSS if package else decay, unitwise(w, package)
-        w.mul_(1 - pull + pull / (norm + (self.eps if package else 1e-30)))  # units of 0 stay
+        w.mul_(1 - pull + pull / (norm + (self.eps if package else norm == 0)))  # units of 0 stay
         w.addcdiv_(m, root, value=-lr / (1 - b1 ** state["step"]) / math.hypot(1 + b0, b0))
-        if w is not place.p:
-            place.p.copy_(w)
+        place.p.copy_(w)  # itself, unless p is of half precision
 
 
 def unitwise(x: Tensor, package: bool) -> Tensor:
