@@ -73,7 +73,7 @@ def descend(p: Tensor, grad: Tensor, d: Tensor, rule: AdamP | SGDP, *, lr: float
         p.mul_(1 - decay).sub_(d, alpha=lr)
         return d
     radial, invariant = project(p, grad, d, rule.delta, rule.eps)
-    d = d - radial * p
+    d = d.addcmul(radial, p, value=-1)
     p.mul_(1 - decay * (1 - invariant * (1 - rule.wd_ratio))).sub_(d, alpha=lr)
     return d
 
@@ -83,11 +83,12 @@ def project(w: Tensor, g: Tensor, d: Tensor, delta: float, eps: float) -> tuple[
 
     Eq. 8 asks for |cos(w, g)| < δ / √dim, first by row, then for the whole tensor; eq. 7 is d - (ŵ·d) ŵ.
     """
-    wg, ww, gg, wd = ((x * y).sum(1, keepdim=True) for x, y in ((w, g), (w, w), (g, g), (w, d)))  # (O, 1) each
+    wg, wd = ((w * x).sum(1, keepdim=True) for x in (g, d))  # (O, 1) each, as the next
+    norms, slopes = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (w, g))
     rows, columns = length(w, 0), length(w, 1)
-    norm, norms = ww.sum().sqrt(), ww.sqrt()
-    cosines = wg.abs() / (norms.clamp(min=eps) * gg.sqrt().clamp(min=eps))
-    cosine = wg.sum().abs() / (norm.clamp(min=eps) * gg.sum().sqrt().clamp(min=eps))
+    norm, slope = torch.linalg.vector_norm(norms), torch.linalg.vector_norm(slopes)
+    cosines = wg.abs() / (norms.clamp(min=eps) * slopes.clamp(min=eps))
+    cosine = wg.sum().abs() / (norm.clamp(min=eps) * slope.clamp(min=eps))
     by_row = cosines.max() * columns.sqrt() < delta
     by_layer = cosine * (rows * columns).sqrt() < delta
     row, layer = wd / (norms + eps).square(), wd.sum() / (norm + eps).square()

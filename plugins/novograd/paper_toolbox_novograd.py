@@ -35,10 +35,10 @@ class NovoGrad(Rule):
         (b1, b2), m, v = self.betas, state["m"], state["v"]
         first = state["step"] == 1  # sets both moments, with no share of a start at 0
         kept = 0.0 if first else b2
-        v.mul_(kept).add_(grad.to(v.dtype).square().sum(), alpha=1 - kept)
+        norm = torch.linalg.vector_norm(grad, dtype=v.dtype)
+        v.mul_(kept).add_(norm.square(), alpha=1 - kept)
         share = 1 - b1 if self.grad_averaging and not first else 1.0
-        scaled = grad.div(v.sqrt().add_(self.eps)).add_(p, alpha=self.weight_decay)
-        m.mul_(b1).add_(scaled, alpha=share)
+        m.mul_(b1).addcdiv_(grad, v.sqrt().add_(self.eps), value=share).add_(p, alpha=share * self.weight_decay)
         p.sub_(m, alpha=self.lr)
 
 

@@ -17,55 +17,43 @@ from .arithmetic import OPEN
 from .graph import graph_of
 from .grouped import flavour
 from .kernel import Kernel, kernel_of
-from .layout import Given, Seen, flat, join, layout_of, part
+from .layout import Given, Seen
+from .plan import InPlace, Plans
 from .tape import Tape
 
 if TYPE_CHECKING:
     from .rule import Rule
 
+Branches = tuple[str | bool, ...]
 GRAPHS = 16  # of one optimizer; an ordinary rule has one or two
-SMALL = 4096  # tensors up to this size take an elementwise step together: the call would cost more than the work
 
 
 class Compiled:
     """Runs updates as fused kernels; one instance per optimizer."""
 
     def __init__(self) -> None:
+        self.plans = Plans()
         self.tapes: dict[Any, Tape] = {}
         self.codes: set[str] = set()
-        self.branches: tuple[str | bool, ...] = ()  # of the rule of this step
         self.made: dict[Tape, tuple[fx.GraphModule, dict[Any, Kernel]]] = {}
 
-    def __call__(self, rule: Rule, given: list[Given]) -> None:
+    def __call__(self, rule: Rule, given: list[Given], group: int | None = None) -> None:
         """One step of the tensors of a group."""
-        self.branches = flavour(rule)
-        small: dict[Any, list[Given]] = {}
-        for each in given:
-            p, _, state = each
-            if _is_small(rule, p, state):
-                small.setdefault((state["step"], p.dtype, p.device), []).append(each)
+        branches, ready = flavour(rule), []
+        for call in self.plans.plan(rule.view, given, group).calls:
+            seen = call.show(given)
+            kernel, inputs = self._kernel(rule, branches, seen)
+            if isinstance(call, InPlace):
+                ready.append((kernel, inputs))
             else:
-                self._alone(rule, *each)
-        for some in small.values():
-            if len(some) == 1:
-                self._alone(rule, *some[0])
-                continue
-            joined = join(some)
-            self._update(rule, joined)
-            part(joined, some)
+                kernel(inputs)
+                call.keep(seen, given)
+        for kernel, inputs in ready:  # one after the other, as each leaves Python's own data outside the cache
+            kernel(inputs)
 
-    def _alone(self, rule: Rule, p: Tensor, grad: Tensor, state: dict[str, Any]) -> None:
-        if rule.view == "flat" and (seen := flat(p, grad, state)):
-            self._update(rule, seen)
-            return
-        layout = layout_of(p, rule.view)
-        seen = layout.show(p, grad, state)
-        self._update(rule, seen)
-        layout.put_back(seen, p, state)
-
-    def _update(self, rule: Rule, seen: Seen) -> None:
-        """One step of a tensor that is plain, contiguous and in the rule's view."""
-        tape = self._tape(rule, seen)
+    def _kernel(self, rule: Rule, branches: Branches, seen: Seen) -> tuple[Kernel, list[Tensor]]:
+        """What steps a tensor that is plain, contiguous and in the rule's view, and what it is to be given."""
+        tape = self._tape(branches, seen)
         if tape.play(rule, seen.state["step"]):
             self.made[tape] = (self._graph(rule, tape), {})
         module, kernels = self.made[tape]
@@ -73,11 +61,11 @@ class Compiled:
         shapes = tuple([x.shape for x in inputs])
         if shapes not in kernels:
             kernels[shapes] = kernel_of(module, inputs, type(rule).__name__)
-        kernels[shapes](inputs)
+        return kernels[shapes], inputs
 
-    def _tape(self, rule: Rule, seen: Seen) -> Tape:
+    def _tape(self, branches: Branches, seen: Seen) -> Tape:
         """The tape for tensors like ``seen.p`` and a rule whose fields switch the same branches."""
-        key: Any = (self.branches, seen.p.dtype, seen.p.device, seen.p.ndim)
+        key: Any = (branches, seen.p.dtype, seen.p.device, seen.p.ndim)
         tape = self.tapes.get(key)
         if tape is not None and tape.looks_at_shapes and tape.shape != seen.p.shape:
             key = (key, seen.p.shape)
@@ -96,11 +84,3 @@ class Compiled:
                 f"cannot take them as inputs; those that can are {', '.join(OPEN)}"
             )
         return module
-
-
-def _is_small(rule: Rule, p: Tensor, state: dict[str, Any]) -> bool:
-    """Whether ``p`` is small and its step elementwise."""
-    if p.numel() > SMALL or rule.view == "tensor" or (rule.view == "rows" and p.ndim > 1):
-        return False
-    shape = p.shape
-    return all(x.shape == shape for name, x in state.items() if name != "step")

@@ -8,36 +8,54 @@ import torch
 from torch import Tensor
 
 from ..errors import ParamError
-from .layout import AS_THEY_ARE, Given, layout_of
+from .layout import Given, layout_of
+from .plan import Plans, elementwise, pieces, settle
 
 if TYPE_CHECKING:
     from .rule import Rule
 
 EngineName = Literal["auto", "eager", "compiled"]
 WIDE = (torch.float32, torch.float64)  # in less a kernel rounds once, and the update at every call
+PIECE = 2**17  # numbers of a tensor that take an elementwise step at a time, so that they stay in the cache
 DEVICES = ("cpu", "cuda")  # that kernels were written for
 
 
 class Engine(Protocol):
-    """Runs one step of the tensors of a group."""
+    """Runs one step of the tensors of a group; ``group`` is its number, if they are those that the optimizer holds."""
 
-    def __call__(self, rule: Rule, given: list[Given]) -> None: ...
+    def __call__(self, rule: Rule, given: list[Given], group: int | None = None) -> None: ...
 
 
-def eager(rule: Rule, given: list[Given]) -> None:
+def eager(rule: Rule, given: list[Given], group: int | None = None) -> None:
     """The update as it is written; where it is elementwise on tensors as they are."""
     for p, grad, state in given:
-        layout = AS_THEY_ARE if rule.view == "flat" else layout_of(p, rule.view)
-        seen = layout.show(p, grad, state)
-        rule.update(seen.p, seen.grad, seen.state)
-        layout.put_back(seen, p, state)
+        if rule.view == "flat":
+            left = dict(state)
+            rule.update(p, grad, left)
+            settle(state, left)
+        else:
+            layout = layout_of(p, rule.view)
+            seen = layout.show(p, grad, state)
+            rule.update(seen.p, seen.grad, seen.state)
+            layout.put_back(seen, p, state)
 
 
-def auto(rule: Rule, given: list[Given]) -> None:
-    """Torch's own kernel for what it takes, together; ``eager`` for the rest."""
-    if rule.fused is not None:
-        given = _by_kernel(rule, given)
-    eager(rule, given)
+class Auto:
+    """Torch's own kernel for what it takes, together; the rest op by op, elementwise steps in pieces."""
+
+    def __init__(self) -> None:
+        self.plans = Plans()
+
+    def __call__(self, rule: Rule, given: list[Given], group: int | None = None) -> None:
+        """One step of the tensors of a group."""
+        if rule.fused is not None:
+            given = _by_kernel(rule, given)
+        for seen in self.plans.plan(rule.view, given, group).shown(given):
+            if seen.p.numel() > PIECE and seen.p.device.type == "cpu" and elementwise(rule.view, seen):
+                for piece in pieces(seen, PIECE):
+                    rule.update(piece.p, piece.grad, piece.state)
+            else:
+                rule.update(seen.p, seen.grad, seen.state)
 
 
 def _by_kernel(rule: Rule, given: list[Given]) -> list[Given]:
@@ -76,4 +94,4 @@ def engine_of(name: str) -> Engine:
         return Compiled()
     if name not in ("auto", "eager"):
         raise ParamError(f"engine = {name!r}: must be 'auto', 'eager' or 'compiled'")
-    return auto if name == "auto" else eager
+    return Auto() if name == "auto" else eager

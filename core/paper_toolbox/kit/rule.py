@@ -62,9 +62,8 @@ class Rule(Optimizer):
     def build(
         self, params: Iterable[Any], *, engine: EngineName = "auto", storage: Storage = PLAIN
     ) -> torch.optim.Optimizer:
-        """``engine``: torch's own kernel or else op by op, ``eager`` always so, or ``compiled`` into few fused kernels.
-
-        All give the same numbers within rounding.
+        """``engine``: torch's own kernel, or else op by op on as much at once as the cache holds; ``eager``: as it is
+        written, tensor by tensor; ``compiled``: in few fused kernels. All give the same numbers within rounding.
         """
         return RuleOptimizer(self, params, engine, storage)
 
@@ -89,7 +88,7 @@ class RuleOptimizer(GroupedOptimizer):
                 self._complete(rule, group["params"])
             params = [p for p in group["params"] if p.grad is not None and p.numel()]
             if self.storage == PLAIN:
-                self.run(rule, self._given(rule, params))
+                self.run(rule, self._given(rule, params), number)
             else:
                 self._step_stored(rule, params)
         return loss

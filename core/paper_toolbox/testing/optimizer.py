@@ -206,6 +206,15 @@ class OptimizerSuite(Declared, OptimizerOracle, RunsPasses, TrainsWholeWay):
         torch.testing.assert_close(self.run(two, compiled), self.run(one, eager), rtol=1e-9, atol=1e-12)
         assert len(kernel._kernels) == made, "a number that changed made a new kernel"
 
+    def test_small_tensors_step_together_and_large_ones_in_pieces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        if not isinstance(self.method, Rule):
+            return
+        expected, model = Quadratic(start()), Quadratic(start())
+        self.run(expected, self.build(expected))
+        monkeypatch.setattr("paper_toolbox.kit.plan.SMALL", 10)
+        monkeypatch.setattr("paper_toolbox.kit.engines.PIECE", 7)
+        torch.testing.assert_close(self.run(model, self.build(model, engine="auto")), values(expected))
+
 
 def values(model: nn.Module) -> list[Tensor]:
     """Copies of the parameters."""
