@@ -12,10 +12,10 @@ TITLES = {"resnet18": "ResNet-18's 62 tensors, 11.7 M numbers", "gpt": "GPT-2's 
 HEAD = """# How fast is a step?
 
 Times of one step as multiples of torch's fused AdamW in the same round, with 95 % of the median by the bootstrap;
-*default*: op by op, or by torch's own kernel where the method is torch's; *compiled*: with `engine=compiled`; *a byte*:
-divided by the bytes that the method must move, compared with AdamW's; *extra*: memory taken during a step beside
-weights, gradients and state, as a share of the weights; *public*: the fastest public implementation of the same method.
-Closures are free of charge in the tables.
+*default*: by torch's own kernel where the method is torch's, else op by op, an elementwise step in pieces that the
+cache holds; *compiled*: with `engine=compiled`; *a byte*: divided by the bytes that the method must move, compared with
+AdamW's; *extra*: memory taken during a step beside weights, gradients and state, as a share of the weights; *public*:
+the fastest public implementation of the same method. Closures are free of charge in the tables.
 Written by `python benchmarks/optimizers.py --shapes … --out docs`.
 """
 
@@ -31,11 +31,12 @@ def page(folder: Path) -> str:
 def _section(content: dict[str, Any]) -> Iterator[str]:
     yield f"## {TITLES[content['shapes']]}"
     yield ""
-    yield f"{content['machine']}; fused AdamW: {content['base_ms']:.1f} ms."
+    rows = {row["name"]: row for row in content["rows"]}
+    torch_s = ", ".join(f"{kind} {_ratio(rows[f'torch AdamW {kind}'])}" for kind in ("foreach", "loop"))
+    yield f"{content['machine']}; fused AdamW: {content['base_ms']:.1f} ms; torch's other AdamW: {torch_s}."
     yield ""
     yield "| method | default | extra | compiled | a byte | extra | public |"
     yield "|---|---|---|---|---|---|---|"
-    rows = {row["name"]: row for row in content["rows"]}
     for name in dict.fromkeys(each.rpartition(" ")[0] for each in rows if each.endswith(("auto", "compiled"))):
         yield _row(name, rows)
     yield ""
