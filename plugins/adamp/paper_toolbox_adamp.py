@@ -35,8 +35,8 @@ class AdamP(Rule):
         (b1, b2), t, m, v = self.betas, state["step"], state["m"], state["v"]
         m.lerp_(grad, 1 - b1)
         v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
-        root = v.sqrt().div_((1 - b2**t) ** 0.5).add_(self.eps)
-        d = (m.lerp(grad, 1 - b1) if self.nesterov else m) / root
+        ahead = m.lerp(grad, 1 - b1) if self.nesterov else m
+        d = ahead / v.sqrt().div_((1 - b2**t) ** 0.5).add_(self.eps)
         descend(p, grad, d, self, lr=self.lr / (1 - b1**t), decay=self.lr * self.weight_decay)
 
 

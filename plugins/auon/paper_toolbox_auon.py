@@ -39,7 +39,7 @@ class AuON(MatrixRule):
         m.lerp_(grad, 1 - mu)
         g = self.shaped(grad.lerp(m, mu))
         r = torch.cosh(unit(g, self.eps_norm).mul_(self.gamma)).square_().mean().sqrt_()
-        p.sub_((g / (r + self.eps)).to(p.dtype), alpha=self.lr)
+        p.addcdiv_(g, r + self.eps, value=-self.lr)
 
     def shaped(self, g: Tensor) -> Tensor:
         """The momentum itself."""

@@ -45,13 +45,13 @@ class MedianClip(Whole):
             place.p.mul_(1 - at.lr * at.weight_decay).sub_(m, alpha=at.lr)
 
     def towards(self, d: Tensor, norm: Tensor) -> Tensor:
-        """How far m moves for a gradient at distance ``d``, whose ``norm`` is that of its scope; like d."""
+        """How far m moves for a gradient at distance ``d``, in its place; ``norm`` is that of its scope."""
         if self.mode == "cclip":
-            return d.clamp(-self.tau, self.tau)
+            return d.clamp_(-self.tau, self.tau)
         if self.mode == "mean":
-            return d * (self.tau / (1 + self.tau))
+            return d.mul_(self.tau / (1 + self.tau))
         mu = self.mu if self.mode == "huber" else 0.0
-        return d * (self.tau / norm).clamp(max=self.tau / (self.tau + mu))
+        return d.mul_((self.tau / norm).clamp(max=self.tau / (self.tau + mu)))
 
 
 def gap(place: Place) -> Tensor:
