@@ -38,7 +38,7 @@ class AuON(MatrixRule):
         p.mul_(1 - self.lr * self.weight_decay)
         m.lerp_(grad, 1 - mu)
         g = self.shaped(grad.lerp(m, mu))
-        r = torch.cosh(unit(g, self.eps_norm).mul_(self.gamma)).square_().mean().sqrt_()
+        r = unit(g, self.eps_norm).mul_(self.gamma).cosh_().square_().mean().sqrt_()
         p.addcdiv_(g, r + self.eps, value=-self.lr)
 
     def shaped(self, g: Tensor) -> Tensor:
