@@ -123,9 +123,9 @@ def theirs(peer: Any) -> Build:
     return lambda _, params: peer.theirs(peer.cases[0], params)
 
 
-def asked(candidate: Candidate, only: str) -> bool:
-    """Whether it is one of the methods in ``only``, or all are asked for."""
-    return not only or candidate.name.split()[0] in only.split(",")
+def asked(name: str, only: str) -> bool:
+    """Whether a candidate or a row is of one of the methods in ``only``, or all are asked for."""
+    return not only or name.split()[0] in only.split(",")
 
 
 def fresh(shapes: str, device: str) -> tuple[nn.Module, list[nn.Parameter]]:
@@ -223,7 +223,7 @@ def whole_steps(given: Any) -> list[dict[str, Any]]:
     base = passing(Candidate(BASE, lambda _, params: adamw(params, fused=True)), x, y)
     rows = []
     for candidate in candidates(("gradient", "loss", "samples")):
-        if asked(candidate, given.only) and " by " not in candidate.name:
+        if asked(candidate.name, given.only) and " by " not in candidate.name:
             step = passing(candidate, x, y)
             first = seconds(step, "cpu")
             pairs = [(seconds(step, "cpu"), seconds(base, "cpu")) for _ in range(given.rounds if first < 2 else 1)]
@@ -293,7 +293,7 @@ def main() -> None:
     print(f"{'one step':48}{'ms':>9}{'× fused':>9}  (95 %)         × a byte   extra")
     rows = []
     for candidate in candidates(("none", "gradient")):
-        if asked(candidate, given.only):
+        if asked(candidate.name, given.only):
             try:
                 rows.append(measured(candidate, base, given))
                 show(rows[-1])
@@ -308,17 +308,19 @@ def main() -> None:
         file = given.out / f"optimizer_speed_{given.shapes}.json"
         found = {"machine": machine(given.device), "shapes": given.shapes, "base_ms": 1e3 * usual(base[0], given)}
         found |= {"rows": rows, "whole_steps": passes}
-        content = renewed(json.loads(file.read_text()), found) if given.only and file.exists() else found
+        content = renewed(json.loads(file.read_text()), found, given.only) if given.only and file.exists() else found
         file.write_text(json.dumps(content, indent=1) + "\n")
         speed_page.write(given.out)
 
 
-def renewed(content: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """What was found before, of the same machine, with these rows in their places."""
+def renewed(content: dict[str, Any], found: dict[str, Any], only: str) -> dict[str, Any]:
+    """What was found before, of the same machine, with these rows in the places of those of the methods in ``only``."""
     if content["machine"] != found["machine"]:
         raise SystemExit(f"the others were measured on {content['machine']}: measure all of them")
     for table in ("rows", "whole_steps"):
-        content[table] = list({row["name"]: row for row in content[table] + found[table]}.values())
+        now = {row["name"]: row for row in found[table]}
+        kept = {row["name"]: row for row in content[table] if row["name"] in now or not asked(row["name"], only)}
+        content[table] = list((kept | now).values())
     return content
 
 

@@ -34,7 +34,7 @@ def tiger(method: Lion, params: list[Tensor]) -> Any:
 
 PEERS = (
     Peer("lion", "pytorch_optimizer", "Lion", theirs, LION),
-    Peer("lion", "pytorch_optimizer", "SignSGD", signum, ONE_BETA),
-    Peer("lion", "pytorch_optimizer", "Tiger", tiger, ONE_BETA),
+    Peer("lion", "pytorch_optimizer", "SignSGD for β₁ = β₂", signum, ONE_BETA, partial=True),
+    Peer("lion", "pytorch_optimizer", "Tiger for β₁ = β₂", tiger, ONE_BETA, partial=True),
     Peer("lion_k", "pytorch_optimizer", "Lion", theirs, L1),
 )
