@@ -201,6 +201,20 @@ def test_without_a_compiler_the_error_is_clear() -> None:
         run(Fresh().build(params, engine="compiled"), params)
 
 
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [({"grad": torch.ones(3)}, r"'grad'\]: the name is taken"), ({"t": 0}, r"'t'\]: int, where only tensors are kept")],
+)
+def test_a_state_that_update_cannot_be_given_is_the_plugins_error(state: Any, said: str) -> None:
+    class Named(Odd):
+        def init(self, p: Tensor) -> dict[str, Tensor]:
+            return dict(state)
+
+    params = tensors(shapes=[(3,)])
+    with pytest.raises(PluginError, match=r"Named\.init returns state\[" + said):
+        run(Named().build(params), params)
+
+
 def test_unknown_engines_are_refused() -> None:
     with pytest.raises(ParamError, match="must be 'auto', 'eager' or 'compiled'"):
         Odd().build(tensors(), engine="fast")  # type: ignore[arg-type]  # the point

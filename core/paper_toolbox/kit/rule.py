@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..errors import PluginError
 from ..kinds import Optimizer
 from .engines import EngineName, engine_of
 from .grouped import GroupedOptimizer
@@ -150,9 +151,12 @@ class RuleOptimizer(GroupedOptimizer):
 
 
 def _init(rule: Rule, p: Tensor) -> dict[str, Tensor]:
-    if not is_shard(p):
-        return rule.init(p)
-    return {name: shard_like(p, x) for name, x in rule.init(local(p)).items()}
+    found = rule.init(local(p))
+    for name, x in found.items():
+        if name in ("p", "grad", "step") or not isinstance(x, Tensor):
+            wrong = "the name is taken" if isinstance(x, Tensor) else f"{type(x).__name__}, where only tensors are kept"
+            raise PluginError(f"{type(rule).__name__}.init returns state[{name!r}]: {wrong}")
+    return {name: shard_like(p, x) for name, x in found.items()} if is_shard(p) else found
 
 
 def _switches(rule: Rule) -> list[Any]:

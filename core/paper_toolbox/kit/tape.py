@@ -59,8 +59,6 @@ class Tape(TorchFunctionMode):
         super().__init__()
         self.names = [name for name in seen.state if name != "step"]
         like = {"p": seen.p, "grad": seen.p} | {name: seen.state[name] for name in self.names}
-        if other := [name for name, x in like.items() if not isinstance(x, Tensor)]:
-            raise PluginError(f"engine 'compiled' keeps tensors as state, and state[{other[0]!r}] is none")
         self.inputs = {name: torch.empty_like(x, device="meta") for name, x in like.items()}
         self.left = self.inputs  # the state as the update leaves it, by name
         self.shape, self.dtype, self.device = seen.p.shape, seen.p.dtype, seen.p.device
