@@ -120,6 +120,28 @@ def test_tensors_of_other_counts_are_not_joined(engine: Any) -> None:
     torch.testing.assert_close(params[1].detach(), expected(params[1], 1, 3) + 6)
 
 
+@pytest.mark.parametrize("engine", ["auto", "compiled"])
+def test_tensors_of_other_states_are_not_joined(engine: Any) -> None:
+    class Partly(Sum):
+        """Vectors have no momentum."""
+
+        def init(self, p: Tensor) -> dict[str, Tensor]:
+            return super().init(p) if p.ndim > 1 else {}
+
+        def update(self, p: Tensor, grad: Tensor, state: State) -> None:
+            if "sum" in state:
+                super().update(p, grad, state)
+            else:
+                p.sub_(grad, alpha=self.lr)
+
+    params = points()[:2]
+    optimizer = Partly().build(params, engine=engine)
+    for _ in range(2):
+        step(optimizer, params)
+    torch.testing.assert_close(params[0].detach(), 2 * expected(params[0], 0, 1))
+    torch.testing.assert_close(params[1].detach(), expected(params[1], 1, 2))
+
+
 def test_groups_have_plans_of_their_own() -> None:
     params = points()
     optimizer: Any = Sum().build([{"params": params[:3]}, {"params": params[3:], "lr": 2.0}])

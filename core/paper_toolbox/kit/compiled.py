@@ -64,8 +64,9 @@ class Compiled:
         return kernels[shapes], inputs
 
     def _tape(self, branches: Branches, seen: Seen) -> Tape:
-        """The tape for tensors like ``seen.p`` and a rule whose fields switch the same branches."""
-        key: Any = (branches, seen.p.dtype, seen.p.device, seen.p.ndim)
+        """The tape for tensors and states like those seen and a rule whose fields switch the same branches."""
+        names = [name for name in seen.state if name != "step"]
+        key: Any = (branches, *names, seen.p.dtype, seen.p.device, seen.p.ndim)
         tape = self.tapes.get(key)
         if tape is not None and tape.looks_at_shapes and tape.shape != seen.p.shape:
             key = (key, seen.p.shape)

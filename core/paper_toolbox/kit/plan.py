@@ -90,7 +90,7 @@ class Plan:
             if not _same_memory(seen, p, state):
                 self.calls.append(Copied(at, layout))
             elif p.numel() <= SMALL and elementwise(view, seen):
-                small.setdefault((state["step"], p.dtype, p.device), []).append(InPlace(at, layout, seen))
+                small.setdefault((*state, state["step"], p.dtype, p.device), []).append(InPlace(at, layout, seen))
             else:
                 self.calls.append(InPlace(at, layout, seen))
         self.calls += [Joined(some) if len(some) > 1 else some[0] for some in small.values()]

@@ -25,9 +25,9 @@ class Rule(Optimizer):
     """An optimizer given by ``init`` (the state of one tensor) and ``update`` (one step of one tensor).
 
     ``view`` is the shape in which ``update`` sees ``p``, ``grad`` and the state tensors shaped like ``p``: ``flat``,
-    any, for elementwise rules, to which several tensors may come joined as one (N,); ``rows``, (O, I), for rules that
-    treat rows as units, where tensors with at most one axis must be treated elementwise, as (N,) or joined;
-    ``tensor``, as they are, but never without an axis.
+    any, for elementwise rules, to which tensors may come joined as one (N,), or one in pieces; ``rows``, (O, I), for
+    rules that treat rows as units, where tensors with at most one axis must be treated elementwise, as (N,), joined or
+    in pieces; ``tensor``, as they are, but never without an axis.
 
     ``shards`` are the pieces that ``update`` may be given one by one: ``elements``, which a flat rule's always are;
     ``rows``, where no row looks at another; ``none``, what other rules have that declare nothing.
